@@ -1,0 +1,205 @@
+"""Configuration: parsed once into one frozen value; nothing downstream meets an "unset".
+
+Layers, strongest first: keyword arguments, ``CRAB_*`` variables, the workspace's own file
+(``crab.toml`` or ``[tool.crab]`` in ``pyproject.toml``), the user's file, the defaults below. The
+workspace's file arrives with a clone and can be written by the agent, so it may set only what
+`WORKSPACE_MAY_SET` lists, and limits only downwards.
+
+`Config.from_env` is the only reader of the environment outside the command line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from crabrt.errors import UsageError
+
+GIB = 1 << 30
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Everything that can be set.
+
+    Attributes:
+        home: the store's directory.
+        observer: ``auto``, ``scan`` or ``fanotify``.
+        disable: every decorator becomes the plain function.
+        strict: raise `Unprotected` instead of going on when a checkpoint fails.
+        on_divergence: ``stop`` or ``branch``.
+        on_not_durable: ``raise`` or ``warn`` before an external effect that cannot be protected.
+        shared: allow another live run family in the same workspace.
+        force: allow a workspace that is ``/``, the home directory, or huge.
+        gate_limit_ms: how long a gate may hold the loop before the turn is unprotected.
+        baseline_gate_limit_ms: the same for turn 0.
+        size_cap_bytes: of the whole store; reaching it starts retention.
+        huge_files, huge_bytes: a workspace above either is refused unless forced.
+        undo_keep_days: how long undo points are kept.
+        exclude: gitignore patterns on top of ``.crabignore``.
+        name: name of the run; None: the agent function's name, else the workspace's.
+        labels: labels given to the run's first turn.
+    """
+
+    home: Path
+    observer: str = "auto"
+    disable: bool = False
+    strict: bool = False
+    on_divergence: str = "stop"
+    on_not_durable: str = "raise"
+    shared: bool = False
+    force: bool = False
+    gate_limit_ms: int = 2_000
+    baseline_gate_limit_ms: int = 30_000
+    size_cap_bytes: int = 20 * GIB
+    huge_files: int = 2_000_000
+    huge_bytes: int = 100 * GIB
+    undo_keep_days: int = 14
+    exclude: tuple[str, ...] = ()
+    name: str | None = None
+    labels: tuple[str, ...] = ()
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        user: Mapping[str, Any] | None = None,
+        workspace: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+        **given: Any,
+    ) -> Config:
+        """Merge the layers into a configuration.
+
+        Args:
+            user: the table of the user's file, as TOML gave it.
+            workspace: the table of the workspace's file.
+            environ: instead of ``os.environ``.
+            given: keyword arguments of the caller; None means not given.
+
+        Raises:
+            UsageError: an unknown key, a value of the wrong type, or a key the workspace may
+                not set; `where` names the layer.
+        """
+        env = os.environ if environ is None else environ
+        values: dict[str, Any] = {"home": default_home(env)}
+        values |= _checked(user or {}, "the user's config file", frozenset(_FIELDS))
+        values |= _limited(_checked(workspace or {}, "the workspace's config", WORKSPACE_MAY_SET), values)
+        values |= _checked(_environment(env), "the environment", frozenset(_FIELDS))
+        values |= _checked(
+            {key: value for key, value in given.items() if value is not None},
+            "the arguments",
+            frozenset(_FIELDS),
+        )
+        config = cls(**values)
+        _check_choices(config)
+        return config
+
+
+_FIELDS: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(Config)}
+
+_LIMITS = frozenset({"gate_limit_ms", "baseline_gate_limit_ms", "huge_files", "huge_bytes"})
+
+WORKSPACE_MAY_SET = frozenset({"name", "exclude", "observer", "labels"}) | _LIMITS
+"""What a file in the workspace may set (limits only lower than the user's)."""
+
+_CHOICES = {
+    "observer": ("auto", "scan", "fanotify"),
+    "on_divergence": ("stop", "branch"),
+    "on_not_durable": ("raise", "warn"),
+}
+
+_VARIABLES = {
+    "CRAB_HOME": "home",
+    "CRAB_OBSERVER": "observer",
+    "CRAB_DISABLE": "disable",
+    "CRAB_STRICT": "strict",
+    "CRAB_NAME": "name",
+    "CRAB_SHARED": "shared",
+    "CRAB_FORCE": "force",
+    "CRAB_GATE_LIMIT_MS": "gate_limit_ms",
+    "CRAB_SIZE_CAP_BYTES": "size_cap_bytes",
+}
+
+RESUME_VARIABLE = "CRAB_RESUME"
+"""``RUN@TURN``: the decorated agent of that run attaches to it instead of starting a new one."""
+
+RUN_VARIABLE = "CRAB_RUN"
+"""Set for everything a run starts, so that its orphans can be found."""
+
+
+def default_home(environ: Mapping[str, str]) -> Path:
+    """``$CRAB_HOME``, else ``crabrt`` in the user's state directory (XDG base directories)."""
+    if environ.get("CRAB_HOME"):
+        return Path(environ["CRAB_HOME"]).expanduser()
+    state = environ.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path("~/.local/state").expanduser()) / "crabrt"
+
+
+def user_config_path(environ: Mapping[str, str] | None = None) -> Path:
+    """``crabrt/config.toml`` in the user's config directory."""
+    env = os.environ if environ is None else environ
+    base = env.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path("~/.config").expanduser()) / "crabrt" / "config.toml"
+
+
+def resume_request(environ: Mapping[str, str] | None = None) -> str | None:
+    """What ``CRAB_RESUME`` asks for, if anything."""
+    return (os.environ if environ is None else environ).get(RESUME_VARIABLE) or None
+
+
+def _environment(env: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for variable, key in _VARIABLES.items():
+        text = env.get(variable)
+        if text is None or text == "" or key == "home":
+            continue
+        kind = _FIELDS[key]
+        if kind is bool:
+            if text.lower() not in {"0", "1", "true", "false", "yes", "no"}:
+                raise UsageError(f"{text!r} is neither 0 nor 1", where=variable)
+            found[key] = text.lower() in {"1", "true", "yes"}
+        elif kind is int:
+            if not text.isdecimal():
+                raise UsageError(f"{text!r} is not a whole number", where=variable)
+            found[key] = int(text)
+        else:
+            found[key] = text
+    return found
+
+
+def _checked(table: Mapping[str, Any], where: str, allowed: frozenset[str]) -> dict[str, Any]:
+    checked: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in _FIELDS:
+            raise UsageError(f"unknown setting {key!r}", where=where)
+        if key not in allowed:
+            raise UsageError(
+                f"{key!r} may not be set there: the agent can write that file",
+                where=where,
+                hint="set it in your own config file, in CRAB_* variables, or in code",
+            )
+        try:
+            checked[key] = msgspec.convert(value, _FIELDS[key], strict=not isinstance(value, str | Path))
+        except msgspec.ValidationError as error:
+            if key == "home":
+                checked[key] = Path(value)
+            else:
+                raise UsageError(f"{key}: {error}", where=where) from error
+    return checked
+
+
+def _limited(workspace: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    defaults = {field.name: field.default for field in msgspec.structs.fields(Config)}
+    for key in _LIMITS & workspace.keys():
+        workspace[key] = min(workspace[key], above.get(key, defaults[key]))
+    return workspace
+
+
+def _check_choices(config: Config) -> None:
+    for key, choices in _CHOICES.items():
+        value = getattr(config, key)
+        if value not in choices:
+            raise UsageError(f"{key} is {value!r}", hint=f"one of: {', '.join(choices)}")

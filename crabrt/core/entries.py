@@ -1,0 +1,400 @@
+"""Journal entries: the record of a run, one frozen struct for each kind of thing that can happen.
+
+An `Entry` is the envelope (place, time, kind) round an encoded body. Kinds are append-only names.
+A reader that meets an unknown kind skips it only if the envelope says ``optional``; otherwise the
+journal needs a newer crabrt.
+
+**The commit point.** The durable `Checkpoint` entry is *the* moment a turn becomes restorable. What
+it names (the root, all it reaches, every payload of the entries before it) is durable before the
+entry is; recovery starts from the last one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+
+from crabrt.core.content import Content
+from crabrt.core.verdicts import Consistency, ExternalKind, InDoubtPolicy, Prior, Protection, Verdict
+
+
+class Payload(msgspec.Struct, frozen=True, array_like=True):
+    """An encoded value: small ones inline, large ones in the object store.
+
+    Attributes:
+        inline: the msgpack bytes, or None when they are in `content`.
+        content: where the bytes are, or None when they are `inline`.
+        missing: why the value could not be encoded (both others are None then).
+    """
+
+    inline: bytes | None = None
+    content: Content | None = None
+    missing: str | None = None
+
+
+class CallId(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """The identity of a call: where in the program it is made, not when.
+
+    Attributes:
+        scope: the path of tasks, threads and child runs, each named by spawn order: ``"0"``,
+            ``"0/2"``.
+        name: the callable's name.
+        occurrence: the how-manieth call of that name in that scope, from 0.
+    """
+
+    scope: str
+    name: str
+    occurrence: int
+
+    def __str__(self) -> str:
+        return f"{self.scope}:{self.name}#{self.occurrence}"
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True):
+    """An exception as it is sealed.
+
+    Attributes:
+        tag: registered tag, else the qualified class name.
+        message: ``str(exception)``.
+        state: its encoded arguments and attributes, as far as they could be.
+    """
+
+    tag: str
+    message: str
+    state: Payload
+
+
+class Body(msgspec.Struct, frozen=True):
+    """Base of the bodies. `kind` is the stable name; `optional` lets older readers skip it."""
+
+    kind: ClassVar[str] = ""
+    optional: ClassVar[bool] = False
+
+
+class Lineage(msgspec.Struct, frozen=True):
+    """Where a run comes from.
+
+    Attributes:
+        family: id of the oldest ancestor (its own id for a run that has none).
+        parent: the run it was forked from or is a child of, or None.
+        seq: the last entry of the parent that is part of this run's history (forks).
+        chain: the parent's chain hash after that entry (forks).
+        call: the parent's call that this run is (child runs), as ``str(CallId)``.
+    """
+
+    family: str
+    parent: str | None = None
+    seq: int | None = None
+    chain: bytes | None = None
+    call: str | None = None
+
+
+class Started(Body, frozen=True):
+    """A run begins. Always the first entry of a journal that was not forked."""
+
+    kind = "started"
+    run: str
+    name: str
+    workspace_path: bytes
+    workspace_id: str
+    lineage: Lineage
+    argv: tuple[str, ...] = ()
+    cwd: bytes = b""
+    agent: str | None = None
+    arguments: Payload = Payload()
+    version: str = ""
+    pid: int = 0
+
+
+class Forked(Body, frozen=True):
+    """The end of the history copied from a parent: what follows is this run's own."""
+
+    kind = "forked"
+    run: str
+    name: str
+    workspace_path: bytes
+    workspace_id: str
+    lineage: Lineage
+    turn: int
+
+
+class Resumed(Body, frozen=True):
+    """A process took the run up again.
+
+    ``mode``: ``"restored"`` (the workspace was put to turn `turn`) or ``"in-place"`` (same boot, no
+    open intent: the disk already was the state).
+    """
+
+    kind = "resumed"
+    mode: str
+    turn: int
+    pid: int
+    argv: tuple[str, ...] = ()
+
+
+class TurnOpened(Body, frozen=True):
+    """Turn `turn` begins on the state of turn `base` (the one before, except after a rollback)."""
+
+    kind = "turn"
+    turn: int
+    base: int
+
+
+class Request(Body, frozen=True):
+    """A model call is about to be sent."""
+
+    kind = "request"
+    call: CallId
+    digest: bytes
+    arguments: Payload
+    messages: Content | None = None
+    model: str | None = None
+
+
+class Response(Body, frozen=True):
+    """A model call came back (or raised). Seals the request with the same `call`."""
+
+    kind = "response"
+    call: CallId
+    wait_ms: float
+    result: Payload = Payload()
+    failure: Failure | None = None
+    cancelled: bool = False
+    streamed: bool = False
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost_usd: float | None = None
+
+
+class External(msgspec.Struct, frozen=True):
+    """The declaration of an external effect, as the intent records it."""
+
+    kind: ExternalKind = ExternalKind.IRREVERSIBLE
+    in_doubt: InDoubtPolicy = InDoubtPolicy.ASK
+    idempotency_key: str | None = None
+    target: str | None = None
+    has_check: bool = False
+    has_undo: bool = False
+
+
+class Intent(Body, frozen=True):
+    """A tool is about to act."""
+
+    kind = "intent"
+    call: CallId
+    digest: bytes
+    arguments: Payload
+    prior: Prior = Prior.AUTO
+    external: External | None = None
+
+
+class Result(Body, frozen=True):
+    """A tool acted (or raised, or was cancelled). Seals the intent with the same `call`.
+
+    A later result with the same `call` supersedes an earlier one (the call ran again on resume).
+    """
+
+    kind = "result"
+    call: CallId
+    duration_ms: float
+    result: Payload = Payload()
+    failure: Failure | None = None
+    cancelled: bool = False
+    streamed: bool = False
+
+
+class Recorded(Body, frozen=True):
+    """A value the loop must see again on resume: a time, a random number, ``recorded(fn)``."""
+
+    kind = "recorded"
+    call: CallId
+    value: Payload
+
+
+class Observed(Body, frozen=True):
+    """The verdict over a closed turn."""
+
+    kind = "verdict"
+    turn: int
+    verdict: Verdict
+
+
+class Captured(Body, frozen=True):
+    """Names and bytes of a turn's state are written, unsynced; recovery finishes the job.
+
+    ``position`` is the seq of the last entry that belongs to the state: calls sealed at or before
+    it are answered from the journal on resume.
+    """
+
+    kind = "captured"
+    turn: int
+    inner: int
+    root: bytes
+    position: int
+
+
+class Checkpoint(Body, frozen=True):
+    """THE COMMIT POINT: once this entry is durable, the turn can be restored. See the module.
+
+    Attributes:
+        turn, inner: which; inner is 0 for the end of a turn, n for the point ``turn.n`` inside it.
+        root: id of the `core.trees.Root`.
+        position: seq of the last entry that belongs to the state.
+        protection: ``durable``, or ``inherited`` when nothing changed.
+        bytes_stored: bytes added to packs for it.
+        capture_ms: from the start of the scan until captured; durable_ms: until durable.
+        not_captured: paths that could not be captured, and why, each only once a run.
+    """
+
+    kind = "checkpoint"
+    turn: int
+    inner: int
+    root: bytes
+    position: int
+    protection: Protection = Protection.DURABLE
+    consistency: Consistency = Consistency.EXACT
+    bytes_stored: int = 0
+    scan_ms: float = 0.0
+    capture_ms: float = 0.0
+    durable_ms: float = 0.0
+    not_captured: tuple[tuple[bytes, str], ...] = ()
+    shared: bool = False
+
+
+class Gated(Body, frozen=True):
+    """A gate held the loop back for `exposed_ms` because of the capture of turn `turn`."""
+
+    kind = "gate"
+    optional = True
+    turn: int
+    exposed_ms: float
+
+
+class Exposed(Body, frozen=True):
+    """A turn lost its protection, and why. The loop went on."""
+
+    kind = "unprotected"
+    turn: int
+    reason: str
+
+
+class RolledBack(Body, frozen=True):
+    """The running loop put the workspace back to the state of turn `to`."""
+
+    kind = "rollback"
+    to: int
+    root: bytes
+
+
+class Labelled(Body, frozen=True):
+    """A turn has a name."""
+
+    kind = "label"
+    turn: int
+    label: str
+    inner: int = 0
+
+
+class Pinned(Body, frozen=True):
+    """Retention may not (or may again) thin this turn."""
+
+    kind = "pin"
+    turn: int
+    pinned: bool = True
+
+
+class Noted(Body, frozen=True):
+    """Something a person should know: a divergence, files the loop itself wrote, a lost orphan."""
+
+    kind = "note"
+    optional = True
+    topic: str
+    text: str
+    paths: tuple[bytes, ...] = ()
+
+
+class Ended(Body, frozen=True):
+    """The agent returned, raised, or the run was closed. A resumed run may go on after it.
+
+    ``status``: ``"done"`` or ``"failed"``. ``exit_ms``: how long the closing checkpoint held it.
+    """
+
+    kind = "ended"
+    status: str
+    exit_ms: float
+    result: Payload = Payload()
+    failure: Failure | None = None
+
+
+BODIES: dict[str, type[Body]] = {
+    cls.kind: cls
+    for cls in (
+        Started, Forked, Resumed, TurnOpened, Request, Response, Intent, Result, Recorded, Observed,
+        Captured, Checkpoint, Gated, Exposed, RolledBack, Labelled, Pinned, Noted, Ended,
+    )
+}  # fmt: skip
+"""The body types by kind."""
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """The envelope, as it is framed in a segment.
+
+    Attributes:
+        seq: place in the run's total order, from 1.
+        turn: the open turn when it was written.
+        wall_ns, mono_ns, boot: when, on which clocks (`core.clock`).
+        kind: name of the body's type.
+        optional: an old reader may skip it.
+        body: msgpack of the body.
+    """
+
+    seq: int
+    turn: int
+    wall_ns: int
+    mono_ns: int
+    boot: str
+    kind: str
+    optional: bool
+    body: msgspec.Raw
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_ENTRY_DECODER = msgspec.msgpack.Decoder(Entry)
+_BODY_DECODERS: dict[str, msgspec.msgpack.Decoder[Any]] = {
+    kind: msgspec.msgpack.Decoder(cls) for kind, cls in BODIES.items()
+}
+
+
+def encode_entry(body: Body, *, seq: int, turn: int, wall_ns: int, mono_ns: int, boot: str) -> bytes:
+    """The framed payload of an entry."""
+    raw = msgspec.Raw(_ENCODER.encode(body))
+    return _ENCODER.encode(
+        Entry(seq, turn, wall_ns, mono_ns, boot, body.kind, body.optional, raw)
+    )
+
+
+def decode_entry(data: bytes) -> Entry:
+    """The envelope in `data`; the body stays encoded until `body_of`.
+
+    Raises:
+        msgspec.DecodeError, msgspec.ValidationError: it is not an entry.
+    """
+    return _ENTRY_DECODER.decode(data)
+
+
+def body_of(entry: Entry) -> Body | None:
+    """The body, or None for an unknown kind that may be skipped.
+
+    Raises:
+        KeyError: an unknown kind that may not be skipped.
+        msgspec.DecodeError, msgspec.ValidationError: the body does not fit its kind.
+    """
+    decoder = _BODY_DECODERS.get(entry.kind)
+    if decoder is None:
+        if entry.optional:
+            return None
+        raise KeyError(entry.kind)
+    body = decoder.decode(entry.body)
+    assert isinstance(body, Body)
+    return body

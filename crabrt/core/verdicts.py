@@ -1,0 +1,99 @@
+"""What a turn did: effect classes, the verdict over a turn, and the evidence a person can read."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Effect(StrEnum):
+    """The class of an effect. A turn has a set of them; the empty set is shown as ``none``."""
+
+    NONE = "none"
+    FILES = "files"
+    PROCESSES = "processes"
+    EXTERNAL = "external"
+
+
+class Prior(StrEnum):
+    """What a tool is declared to do, before it runs. ``auto``: nothing declared, look."""
+
+    AUTO = "auto"
+    NONE = "none"
+    FILES = "files"
+    PROCESSES = "processes"
+    EXTERNAL = "external"
+
+
+class ExternalKind(StrEnum):
+    """How an external effect behaves when it is repeated or must be taken back."""
+
+    READ = "read"
+    IDEMPOTENT = "idempotent"
+    COMPENSABLE = "compensable"
+    IRREVERSIBLE = "irreversible"
+    READ_THEN_WRITE = "read-then-write"
+
+
+class InDoubtPolicy(StrEnum):
+    """What to do on resume about an external call with an intent and no result."""
+
+    CHECK = "check"
+    RETRY = "retry"
+    SKIP = "skip"
+    ASK = "ask"
+    FAIL = "fail"
+
+
+class Consistency(StrEnum):
+    """Of which instant the captured files are.
+
+    ``exact``: nothing else ran, or it was frozen. ``per_file``: each file was unchanged while it
+    was read. ``torn``: a file kept changing under every attempt.
+    """
+
+    EXACT = "exact"
+    PER_FILE = "per_file"
+    TORN = "torn"
+
+
+class Protection(StrEnum):
+    """The state of a turn's checkpoint.
+
+    ``captured`` survives SIGKILL; ``durable`` survives power loss; ``replicated`` survives the loss
+    of the machine; ``inherited``: nothing changed, the previous checkpoint serves; ``pending``: not
+    yet made; ``unprotected``: it could not be made.
+    """
+
+    PENDING = "pending"
+    CAPTURED = "captured"
+    DURABLE = "durable"
+    REPLICATED = "replicated"
+    INHERITED = "inherited"
+    UNPROTECTED = "unprotected"
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """The effect classes of a turn, and why.
+
+    Attributes:
+        effects: sorted effect classes; empty when the turn changed nothing.
+        evidence: one readable phrase for each thing seen ("files: src/a.py content, build/ 14 new").
+        files_added, files_changed, files_removed: counts of paths (directories are not counted).
+        sample: the first changed paths, raw bytes, for display; at most 20.
+        unobserved: what could not be looked at ("network", "mapped files of 3 other processes").
+    """
+
+    effects: tuple[Effect, ...] = ()
+    evidence: tuple[str, ...] = ()
+    files_added: int = 0
+    files_changed: int = 0
+    files_removed: int = 0
+    sample: tuple[bytes, ...] = ()
+    unobserved: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The effect classes as in ``--json``: ``["none"]`` for a turn that changed nothing."""
+        return [str(effect) for effect in self.effects] or [str(Effect.NONE)]
