@@ -122,13 +122,19 @@ class Forked(Body, frozen=True):
 class Resumed(Body, frozen=True):
     """A process took the run up again.
 
-    ``mode``: ``"restored"`` (the workspace was put to turn `turn`) or ``"in-place"`` (same boot, no
-    open intent: the disk already was the state).
+    Attributes:
+        mode: ``"restored"`` (the workspace was put to turn `turn`) or ``"in-place"`` (same boot, no
+            open intent: the disk already was the state).
+        turn: the turn whose state the run goes on from.
+        position: seq up to which the journal describes that state. After a restore, results of
+            tools between it and this entry are void: their effects are gone from the disk
+            (external effects and model replies stay).
     """
 
     kind = "resumed"
     mode: str
     turn: int
+    position: int
     pid: int
     argv: tuple[str, ...] = ()
 

@@ -1,0 +1,110 @@
+"""The classifier: (calls, observation) -> verdict with evidence. Pure.
+
+Net change counts, not activity: what is compared is the state at the last checkpoint and the state
+now. A declared prior never narrows what was observed; it can only widen the verdict (a call that
+was declared external is external, whatever the files say).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from crabrt.core.trees import Kind
+from crabrt.core.verdicts import Consistency, Effect, Prior, Verdict
+from crabrt.workspace import Change
+
+SAMPLE_PATHS = 20
+_NAMED = 3
+"""How many paths a line of evidence names before it counts directories instead."""
+
+
+class CallFact(msgspec.Struct, frozen=True):
+    """What the classifier needs to know of a tool call of the turn."""
+
+    name: str
+    prior: Prior = Prior.AUTO
+
+
+class Observation(msgspec.Struct, frozen=True):
+    """What was seen of the world when the turn had closed.
+
+    Attributes:
+        changes: the difference of the workspace to the last checkpoint.
+        consistency: how well the copies belong together.
+        unobserved: what could not be looked at.
+    """
+
+    changes: tuple[Change, ...] = ()
+    consistency: Consistency = Consistency.EXACT
+    unobserved: tuple[str, ...] = ()
+
+
+def classify(calls: Sequence[CallFact], seen: Observation) -> Verdict:
+    """The verdict over a turn in which `calls` ran and after which `seen` was observed."""
+    effects: list[Effect] = []
+    evidence: list[str] = []
+    if seen.changes:
+        effects.append(Effect.FILES)
+        evidence.append(f"files: {describe(seen.changes)}")
+    external = sorted({call.name for call in calls if call.prior is Prior.EXTERNAL})
+    if external:
+        effects.append(Effect.EXTERNAL)
+        evidence.append(f"external: {', '.join(external)} (declared)")
+    if seen.consistency is Consistency.TORN:
+        evidence.append("torn: a file kept changing while it was read")
+    plain = [change for change in seen.changes if not _is_directory(change)]
+    return Verdict(
+        effects=tuple(effects),
+        evidence=tuple(evidence),
+        files_added=sum("added" in change.how for change in plain),
+        files_removed=sum("removed" in change.how for change in plain),
+        files_changed=sum(not {"added", "removed"} & set(change.how) for change in plain),
+        sample=tuple(change.path for change in seen.changes[:SAMPLE_PATHS]),
+        unobserved=seen.unobserved,
+    )
+
+
+def describe(changes: Iterable[Change]) -> str:
+    """One line on what changed: ``src/a.py content, build/ 14 new``."""
+    groups: dict[str, list[Change]] = {}
+    for change in changes:
+        groups.setdefault(_word(change), []).append(change)
+    if set(groups) == {"times"}:
+        return f"times only, {len(groups['times'])} {_plural('file', len(groups['times']))}"
+    parts: list[str] = []
+    for word, members in groups.items():
+        if len(members) <= _NAMED:
+            parts += [f"{_show(change.path)} {word}" for change in members]
+            continue
+        tops = Counter(change.path.partition(b"/")[0] for change in members)
+        for top, count in tops.most_common(_NAMED):
+            inside = any(change.path.startswith(top + b"/") for change in members)
+            parts.append(f"{_show(top)}{'/' if inside else ''} {count} {word}")
+        if len(tops) > _NAMED:
+            rest = sum(count for _, count in tops.most_common()[_NAMED:])
+            parts.append(f"{rest} more {word}")
+    return ", ".join(parts)
+
+
+def _word(change: Change) -> str:
+    if "added" in change.how:
+        return "new"
+    if "removed" in change.how:
+        return "gone"
+    return "+".join(how for how in change.how if how != "times" or len(change.how) == 1)
+
+
+def _is_directory(change: Change) -> bool:
+    entry = change.after if change.after is not None else change.before
+    return entry is not None and entry.kind == Kind.DIR
+
+
+def _show(path: bytes) -> str:
+    return path.decode("utf-8", "backslashreplace") or "."
+
+
+def _plural(noun: str, count: int) -> str:
+    return noun if count == 1 else f"{noun}s"
