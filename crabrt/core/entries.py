@@ -218,6 +218,17 @@ class Recorded(Body, frozen=True):
     value: Payload
 
 
+class Superseded(Body, frozen=True):
+    """A call that ran again gave another result: calls opened after `after` never happened.
+
+    They were made by a loop that had seen the old result. External ones stay on record: what left
+    the machine did leave it.
+    """
+
+    kind = "superseded"
+    after: int
+
+
 class Observed(Body, frozen=True):
     """The verdict over a closed turn."""
 
@@ -336,8 +347,8 @@ class Ended(Body, frozen=True):
 BODIES: dict[str, type[Body]] = {
     cls.kind: cls
     for cls in (
-        Started, Forked, Resumed, TurnOpened, Request, Response, Intent, Result, Recorded, Observed,
-        Captured, Checkpoint, Gated, Exposed, RolledBack, Labelled, Pinned, Noted, Ended,
+        Started, Forked, Resumed, TurnOpened, Request, Response, Intent, Result, Recorded, Superseded,
+        Observed, Captured, Checkpoint, Gated, Exposed, RolledBack, Labelled, Pinned, Noted, Ended,
     )
 }  # fmt: skip
 """The body types by kind."""

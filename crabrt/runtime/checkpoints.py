@@ -1,0 +1,183 @@
+"""Making one checkpoint, on the engine's thread: scan, capture, commit.
+
+The order is the invariant "content before reference": objects are written, then `captured` names
+them; objects are durable, then `checkpoint` names them and is made durable itself. That durable
+entry is the commit point (``core.entries``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from crabrt.core.content import Content, piece_ids
+from crabrt.core.entries import Captured, Checkpoint, Exposed, Observed
+from crabrt.core.failpoints import declare
+from crabrt.core.ids import ObjectId
+from crabrt.core.ports import ObjectReader
+from crabrt.core.verdicts import Consistency, Protection, Verdict
+from crabrt.errors import CrabError, Damaged, DamagedObject
+from crabrt.inspector import CallFact, Observation, classify
+from crabrt.runtime.engine import Fate, Job
+from crabrt.workspace import Change, diff_roots
+
+if TYPE_CHECKING:
+    from crabrt.runtime.session import Session
+
+FP_SCANNED = declare("checkpoint.scanned", "the turn is closed; nothing of its state is written")
+FP_FLUSHED = declare("checkpoint.flushed", "content is written; no entry names it: it is garbage")
+FP_CAPTURED = declare("checkpoint.captured", "`captured` is written, nothing is synced")
+FP_SYNCED = declare("checkpoint.synced", "content is durable, `captured` is the last word")
+FP_COMMITTED = declare("checkpoint.committed", "`checkpoint` is written, perhaps not durable")
+FP_DURABLE = declare("checkpoint.durable", "the turn is durable; the index is the one before")
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """The state of the workspace as one job found it."""
+
+    root: ObjectId
+    changes: tuple[Change, ...]
+    consistency: Consistency
+    not_captured: tuple[tuple[bytes, str], ...]
+    unobserved: tuple[str, ...]
+    scan_ms: float
+
+
+def look(session: Session) -> Seen:
+    """Scan, and read what may have changed; objects are put, not flushed.
+
+    Raises:
+        CrabError, OSError: the workspace or the store cannot be used.
+    """
+    engine = session.engine
+    started = time.perf_counter()
+    scan = engine.tracker.scan()
+    scan_ms = (time.perf_counter() - started) * 1e3
+    known = engine.tracker.root
+    if scan.clean and known is not None:
+        changes = _changes(session, known)
+        return Seen(known, changes, Consistency.EXACT, scan.not_captured, (), scan_ms)
+    snapshot = engine.tracker.capture(scan, engine.writer)
+    same = session.root is not None and snapshot.previous == session.root
+    changes = snapshot.changes if same else _changes(session, snapshot.root)
+    return Seen(
+        snapshot.root,
+        changes,
+        snapshot.consistency,
+        snapshot.not_captured,
+        snapshot.unobserved,
+        scan_ms,
+    )
+
+
+def _changes(session: Session, root: ObjectId) -> tuple[Change, ...]:
+    if session.root is None or root == session.root:  # a baseline is compared with nothing
+        return ()
+    return tuple(diff_roots(session.engine.writer, session.root, root))
+
+
+def make(session: Session, job: Job, calls: Sequence[CallFact]) -> None:
+    """Run `job` to its end. Never raises: what goes wrong is the job's fate."""
+    try:
+        _make(session, job, calls)
+    except (CrabError, OSError) as error:
+        _failed(session, job, error)
+    except Exception as error:  # noqa: BLE001  a bug here must not kill the user's loop; it is reported
+        _failed(session, job, error)
+    finally:
+        job.release()
+
+
+def _make(session: Session, job: Job, calls: Sequence[CallFact]) -> None:
+    started = time.perf_counter()
+    writer, journal = session.engine.writer, session.journal
+    stored_before = writer.bytes_stored
+    if session.tracker_stale:
+        session.engine.forget()
+        session.tracker_stale = False
+    seen = look(session)
+    FP_SCANNED()
+    verdict = classify(calls, Observation(seen.changes, seen.consistency, seen.unobserved))
+    writer.flush()
+    FP_FLUSHED()
+    inherited = seen.root == session.root and job.turn > 0
+    if not _capture(session, job, seen, verdict):
+        session.lose_protection(job.turn, "the gate's limit passed before it was captured")
+        return
+    capture_ms = (time.perf_counter() - started) * 1e3
+    FP_CAPTURED()
+    writer.sync()
+    FP_SYNCED()
+    entry = Checkpoint(
+        turn=job.turn,
+        inner=job.inner,
+        root=seen.root,
+        position=job.position,
+        protection=Protection.INHERITED if inherited else Protection.DURABLE,
+        consistency=seen.consistency,
+        bytes_stored=writer.bytes_stored - stored_before,
+        scan_ms=round(seen.scan_ms, 3),
+        capture_ms=round(capture_ms, 3),
+        durable_ms=round((time.perf_counter() - started) * 1e3, 3),
+        not_captured=session.first_time(seen.not_captured),
+        shared=session.engine.config.shared,
+    )
+    journal.append(entry, turn=job.turn)
+    FP_COMMITTED()
+    journal.sync()
+    FP_DURABLE()
+    job.durable.set_result(None)
+    session.engine.tracker.save()
+
+
+def _capture(session: Session, job: Job, seen: Seen, verdict: Verdict) -> bool:
+    """Let the capture count, unless a gate gave up on it; whether it counts."""
+    if not job.settle(Fate.CAPTURED):
+        return False
+    journal = session.journal
+    if job.turn > 0 and job.inner == 0:
+        journal.append(Observed(job.turn, verdict), turn=job.turn)
+    journal.append(Captured(job.turn, job.inner, seen.root, job.position), turn=job.turn)
+    session.root = seen.root
+    if job.inner == 0:
+        session.root_turn = job.turn
+    job.captured.set_result(None)
+    return True
+
+
+def _failed(session: Session, job: Job, error: BaseException) -> None:
+    session.tracker_stale = True
+    if not job.settle(Fate.FAILED, error):
+        job.fail_durable(error)
+    session.lose_protection(job.turn, str(error) or type(error).__name__)
+
+
+def write_off(session: Session, turn: int, reason: str) -> None:
+    """Journal that `turn` is unprotected.
+
+    Raises:
+        CrabError: the journal cannot be written either.
+    """
+    session.journal.append(Exposed(turn, reason), turn=turn)
+
+
+def whole(reader: ObjectReader, root: ObjectId, base: ObjectId | None) -> bool:
+    """Whether everything that `root` has and `base` has not can be read from the store.
+
+    Used on a `captured` entry whose process died before it was durable.
+    """
+    try:
+        for change in diff_roots(reader, base, root):
+            content = change.after.content if change.after is not None else None
+            if content is not None and not _present(reader, content):
+                return False
+    except (DamagedObject, Damaged):
+        return False
+    return True
+
+
+def _present(reader: ObjectReader, content: Content) -> bool:
+    return all(reader.contains(piece) for piece in piece_ids(content, reader.get))

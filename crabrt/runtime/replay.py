@@ -1,0 +1,233 @@
+"""What a resumed loop is told: sealed calls by identity, and the rule for those after the checkpoint.
+
+SEMANTICS "Resume". Let C be the checkpoint the workspace was put to. Calls sealed before C are
+answered. After C: model replies are answered; external calls are answered, never run; every other
+tool call runs again, its new result supersedes the old one, and from the first different result on
+the loop is live.
+
+In an ordered scope calls must come in the recorded order; a different one is a divergence. Request
+digests are compared, not used to match (except where there is no order, see ``scopes``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Iterable
+from enum import Enum
+
+from crabrt.core.entries import (
+    CallId,
+    Failure,
+    Forked,
+    Intent,
+    Payload,
+    Recorded,
+    Request,
+    Response,
+    Result,
+    Resumed,
+    Superseded,
+    TurnOpened,
+)
+from crabrt.core.verdicts import Prior
+from crabrt.errors import InDoubt
+from crabrt.journal import Record
+from crabrt.runtime.scopes import UNORDERED
+
+
+class Species(Enum):
+    """What made a record."""
+
+    MODEL = "model"
+    TOOL = "tool"
+    VALUE = "value"
+
+
+@dataclasses.dataclass
+class Sealed:
+    """A recorded call.
+
+    Attributes:
+        call: its identity.
+        species: model, tool, or recorded value.
+        turn: the turn it belongs to.
+        opened_seq: seq of its request or intent (of the last one, if it ran again).
+        sealed_seq: seq of its result; None while it has none.
+        void: the result is no longer true of the disk (a restore went behind it).
+    """
+
+    call: CallId
+    species: Species
+    digest: bytes
+    turn: int
+    opened_seq: int
+    arguments: Payload = Payload()  # noqa: RUF009  frozen
+    messages: object = None
+    external: bool = False
+    sealed_seq: int | None = None
+    void: bool = False
+    result: Payload = Payload()  # noqa: RUF009  frozen
+    failure: Failure | None = None
+    cancelled: bool = False
+    streamed: bool = False
+
+
+class Advice(Enum):
+    """What to do with a call that a resumed loop makes."""
+
+    ANSWER = "answer"
+    RERUN = "rerun"
+    ACT = "act"
+    DIVERGED = "diverged"
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """Advice on one call, with the record it concerns (None: nothing was recorded)."""
+
+    advice: Advice
+    sealed: Sealed | None = None
+
+
+class Replay:
+    """The recorded prefix of a run, consumed as the loop is run again. Thread-safe.
+
+    Args:
+        records: the journal, from its first entry.
+        position: seq up to which the journal describes the state the workspace is in.
+        family: sealed external calls of other members of the run's family.
+    """
+
+    def __init__(
+        self, records: Iterable[Record], position: int, family: Iterable[Sealed] = ()
+    ) -> None:
+        self._lock = threading.Lock()
+        self.position = position
+        self.bases: dict[int, int] = {}
+        self._by_call: dict[CallId, Sealed] = {}
+        self._externals: dict[CallId, Sealed] = {sealed.call: sealed for sealed in family}
+        for record in records:
+            self._fold(record)
+        self._order: dict[str, list[CallId]] = {}
+        for sealed in sorted(self._by_call.values(), key=lambda s: s.opened_seq):
+            self._order.setdefault(sealed.call.scope, []).append(sealed.call)
+        self._next: dict[str, int] = {}
+        self._left = len(self._by_call)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing recorded is left to answer."""
+        return self._left <= 0
+
+    def _fold(self, record: Record) -> None:
+        body, seq, turn = record.body, record.entry.seq, record.entry.turn
+        if isinstance(body, TurnOpened):
+            self.bases[body.turn] = body.base
+        elif isinstance(body, Request):
+            made = self._open(body.call, Species.MODEL, body.digest, turn, seq)
+            made.arguments, made.messages = body.arguments, body.messages
+        elif isinstance(body, Intent):
+            made = self._open(body.call, Species.TOOL, body.digest, turn, seq)
+            made.arguments, made.external = body.arguments, body.prior is Prior.EXTERNAL
+        elif isinstance(body, Response | Result):
+            self._seal(body, seq)
+        elif isinstance(body, Recorded):
+            made = self._open(body.call, Species.VALUE, b"", turn, seq)
+            made.sealed_seq, made.result = seq, body.value
+        elif isinstance(body, Resumed) and body.mode == "restored":
+            self._void_after(body.position)
+        elif isinstance(body, Superseded):
+            self._by_call = {c: s for c, s in self._by_call.items() if s.opened_seq <= body.after}
+
+    def _open(self, call: CallId, species: Species, digest: bytes, turn: int, seq: int) -> Sealed:
+        old = self._by_call.get(call)
+        first = old.opened_seq if old is not None and old.turn == turn else seq
+        made = self._by_call[call] = Sealed(call, species, digest, turn, first)
+        return made
+
+    def _seal(self, body: Response | Result, seq: int) -> None:
+        sealed = self._by_call.get(body.call)
+        if sealed is None:
+            return
+        sealed.sealed_seq, sealed.void = seq, False
+        sealed.result, sealed.failure = body.result, body.failure
+        sealed.cancelled, sealed.streamed = body.cancelled, body.streamed
+        if sealed.external:
+            self._externals[sealed.call] = sealed
+
+    @property
+    def externals(self) -> list[Sealed]:
+        """The sealed external calls, for other members of the family."""
+        return list(self._externals.values())
+
+    @property
+    def open_intent(self) -> Sealed | None:
+        """A tool call that began and has no result, if there is one."""
+        tools = (s for s in self._by_call.values() if s.species is Species.TOOL)
+        return next((s for s in tools if s.sealed_seq is None), None)
+
+    def _void_after(self, position: int) -> None:
+        for sealed in self._by_call.values():
+            if sealed.species is Species.TOOL and not sealed.external:
+                seq = sealed.sealed_seq
+                sealed.void = sealed.void or (seq is not None and seq > position)
+
+    def take(self, call: CallId, species: Species, digest: bytes) -> Step:
+        """Advice on `call`, which the loop makes now. Each record is taken once.
+
+        Raises:
+            InDoubt: an external call with an intent and no result.
+        """
+        with self._lock:
+            sealed = self._expected(call)
+            if sealed is None:
+                return self._unrecorded(call, digest)
+            if sealed.call != call or sealed.species is not species or (
+                sealed.digest != digest and species is not Species.VALUE
+            ):
+                return Step(Advice.DIVERGED, sealed)
+            self._next[call.scope] = self._next.get(call.scope, 0) + 1
+            self._left -= 1
+            return self._advise(sealed)
+
+    def _expected(self, call: CallId) -> Sealed | None:
+        if call.scope.endswith(f"/{UNORDERED}"):
+            return self._by_call.get(call)
+        order = self._order.get(call.scope, [])
+        at = self._next.get(call.scope, 0)
+        return self._by_call[order[at]] if at < len(order) else None
+
+    def _unrecorded(self, call: CallId, digest: bytes) -> Step:
+        known = self._externals.get(call)
+        if known is not None and known.digest == digest:
+            return Step(Advice.ANSWER, known)
+        return Step(Advice.ACT)
+
+    def _advise(self, sealed: Sealed) -> Step:
+        if sealed.sealed_seq is None:
+            if sealed.external:
+                raise InDoubt(
+                    "this external call began and has no recorded result:"
+                    " it may or may not have happened",
+                    where=str(sealed.call),
+                    hint="find out whether it happened, then resume from another turn: RUN@T",
+                )
+            return Step(Advice.ACT, sealed)
+        if sealed.species is Species.TOOL and not sealed.external:
+            if sealed.void or sealed.sealed_seq > self.position:
+                return Step(Advice.RERUN, sealed)
+        return Step(Advice.ANSWER, sealed)
+
+    def differs(self, sealed: Sealed) -> None:
+        """A call ran again and its result is another: what was recorded later never happened.
+
+        External calls stay known by identity and request: they are never run twice.
+        """
+        with self._lock:
+            self._left = 0
+            for order in self._order.values():
+                order[:] = [c for c in order if self._by_call[c].opened_seq <= sealed.opened_seq]
+            self._by_call = {
+                c: s for c, s in self._by_call.items() if s.opened_seq <= sealed.opened_seq
+            }

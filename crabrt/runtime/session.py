@@ -1,0 +1,291 @@
+"""A run while it lives in this process: its journal, its turn, its gate.
+
+Concurrency contract. `lock` guards the turn machine, the replay and the order of entries that
+belong together; it is held for microseconds and never while something is waited for. Calls arrive
+on any thread; checkpoints are made on the engine's thread (``engine``, ``checkpoints``).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+
+from crabrt.core.entries import Body, Ended, Failure, Gated, Payload, TurnOpened
+from crabrt.core.ids import ObjectId, RunId
+from crabrt.errors import CrabError, NotDurable, Unprotected, UsageError
+from crabrt.inspector import CallFact
+from crabrt.journal import Journal, Lease
+from crabrt.runtime import checkpoints
+from crabrt.runtime.codec import Codecs
+from crabrt.runtime.engine import Engine, Fate, Job
+from crabrt.runtime.payloads import put_payload
+from crabrt.runtime.replay import Replay
+from crabrt.runtime.scopes import Scope
+from crabrt.runtime.turns import TurnMachine
+from crabrt.runtime.waits import Steps, Wait
+
+CODECS = Codecs()
+"""The codecs of this process."""
+
+
+class UnprotectedWarning(UserWarning):
+    """A run lost protection and goes on. Given once for each run."""
+
+
+class Session:
+    """See the module.
+
+    Attributes:
+        id, name, family: which run.
+        engine, journal, lease: what it works with.
+        machine: where it stands.
+        scope: the agent's own line of execution.
+        replay: what is left of the record, or None when the run is live.
+        acting: whether the workspace is this run's to change (False while a replay only answers).
+        root: state of the last capture.
+        root_turn: the last turn whose end was captured.
+        position: seq up to which the restored state reaches (resumed runs).
+    """
+
+    def __init__(
+        self, run_id: RunId, name: str, family: str, engine: Engine, journal: Journal, lease: Lease
+    ) -> None:
+        self.id = run_id
+        self.name = name
+        self.family = family
+        self.engine = engine
+        self.journal = journal
+        self.lease = lease
+        self.lock = threading.RLock()
+        self.machine = TurnMachine()
+        self.scope = Scope("0")
+        self.replay: Replay | None = None
+        self.acting = True
+        self.root: ObjectId | None = None
+        self.root_turn = -1
+        self.tracker_stale = False
+        self.ended = False
+        self.parent: Session | None = None
+        self._inner = 0
+        self._job: Job | None = None
+        self._calls: list[CallFact] = []
+        self._announced: set[bytes] = set()
+        self._lost: str | None = None
+        self._warned = False
+
+    # -- entries -----------------------------------------------------------------------------
+
+    def append(self, body: Body) -> int:
+        """Journal `body` under the open turn; content it names is handed to the system first.
+
+        A run whose journal cannot be written goes on unprotected (or raises, if strict).
+        """
+        try:
+            self.engine.writer.flush()
+            return self.journal.append(body, turn=self.machine.turn)
+        except (CrabError, OSError) as error:
+            self.degrade(str(error))
+            return self.journal.seq
+
+    def payload(self, data: bytes) -> Payload:
+        """`data` as a payload; where it cannot be stored, a payload that says so."""
+        try:
+            return put_payload(data, self.engine.writer)
+        except (CrabError, OSError) as error:
+            self.degrade(str(error))
+            return Payload(missing=f"not stored: {error}")
+
+    # -- turns -------------------------------------------------------------------------------
+
+    def begin_model_call(self) -> None:
+        """A model call is about to be sent: it may close the turn and open the next."""
+        with self.lock:
+            if self.machine.model_call_opens():
+                self.close_turn()
+                self.open_turn()
+
+    def begin_tool_call(self, fact: CallFact) -> None:
+        """A tool is about to act."""
+        with self.lock:
+            if self.machine.tool_call_opens():
+                self.open_turn()
+            self.machine.tool_began()
+            self._calls.append(fact)
+
+    def open_turn(self, base: int | None = None) -> None:
+        """The next turn begins. Call with `lock` held."""
+        self.machine.open(base)
+        self._calls, self._inner = [], 0
+        self.append(TurnOpened(self.machine.turn, self.machine.base))
+
+    def close_turn(self) -> Job | None:
+        """The open turn's effects are final: have them captured. Call with `lock` held."""
+        if self.machine.turn == 0 or self.machine.closed:
+            return None
+        self.machine.close()
+        if self.machine.turn <= self.root_turn:  # resumed: its checkpoint is made
+            return None
+        return self.checkpoint(self.machine.turn, 0)
+
+    def follow(self, turn: int) -> None:
+        """The loop makes a call that was recorded in `turn`. Call with `lock` held."""
+        if turn == self.machine.turn:
+            return
+        if self.acting:
+            self.close_turn()
+        self._calls, self._inner = [], 0
+        bases = self.replay.bases if self.replay is not None else {}
+        self.machine.move(turn, bases.get(turn, turn - 1))
+
+    # -- checkpoints -------------------------------------------------------------------------
+
+    def checkpoint(self, turn: int, inner: int) -> Job:
+        """Ask for a checkpoint of the workspace as it is now."""
+        job = Job(turn, inner, self.journal.seq)
+        calls = tuple(self._calls)
+        self._job = job
+        self.engine.submit(lambda: checkpoints.make(self, job, calls))
+        return job
+
+    def inner_checkpoint(self) -> Job | None:
+        """Ask for a checkpoint inside the open turn; None while a tool runs (it would be torn)."""
+        with self.lock:
+            if self.machine.running:
+                return None
+            self._inner += 1
+            return self.checkpoint(self.machine.turn, self._inner)
+
+    def gate(self) -> Steps[None]:
+        """Hold the loop until the last checkpoint is captured, or the limit has passed.
+
+        Raises:
+            Unprotected: it failed, and the run is strict.
+            UsageError: the workspace is refused.
+        """
+        job = self._job
+        if job is None or job.exposed_ms is not None:
+            return
+        config = self.engine.config
+        limit_ms = config.gate_limit_ms if job.turn else config.baseline_gate_limit_ms
+        started = time.perf_counter()
+        done = job.captured.done() or (yield Wait(job.captured, limit_ms / 1e3))
+        if not done:
+            job.settle(Fate.TOO_LATE)
+        job.exposed_ms = (time.perf_counter() - started) * 1e3
+        self.append(Gated(job.turn, round(job.exposed_ms, 3)))
+        if isinstance(job.error, UsageError):
+            raise job.error
+        self.tell()
+
+    def durable_gate(self) -> Steps[None]:
+        """Hold the loop until everything so far is durable (output commit).
+
+        Raises:
+            NotDurable: it cannot be made durable, and the configuration says to stop then.
+        """
+        job = self._job
+        if job is not None:
+            if not job.durable.done():
+                yield Wait(job.durable)
+            if job.error is not None or job.fate is not Fate.CAPTURED:
+                self._not_durable(str(job.error or "its checkpoint came too late"))
+
+    def make_durable(self) -> Steps[None]:
+        """Make the journal durable up to here, with what it names.
+
+        Raises:
+            NotDurable: it cannot be, and the configuration says to stop then.
+        """
+        future = self.engine.submit(self._sync)
+        if not future.done():
+            yield Wait(future)
+        error = future.exception()
+        if error is not None:
+            self._not_durable(str(error))
+
+    def _sync(self) -> None:
+        self.engine.writer.sync()
+        self.journal.sync()
+
+    def _not_durable(self, reason: str) -> None:
+        if self.engine.config.on_not_durable == "raise":
+            raise NotDurable(
+                f"the external call was stopped before it acted: {reason}",
+                where=f"{self.id}@{self.machine.turn}",
+                hint='make room and retry, or pass on_not_durable="warn" to act unprotected',
+            )
+        self.degrade(reason)
+        self.tell()
+
+    # -- losing protection -------------------------------------------------------------------
+
+    def lose_protection(self, turn: int, reason: str) -> None:
+        """Turn `turn` is unprotected: journal it where possible, and have the loop told."""
+        try:
+            checkpoints.write_off(self, turn, reason)
+        except (CrabError, OSError) as error:
+            reason = f"{reason}; and the journal cannot be written: {error}"
+        self._lost = self._lost or f"turn {turn} is unprotected: {reason}"
+
+    def degrade(self, reason: str) -> None:
+        """Something could not be recorded; the loop is told at its next gate."""
+        self._lost = self._lost or f"turn {self.machine.turn} is not recorded: {reason}"
+
+    def tell(self) -> None:
+        """Tell the loop, on its own thread, that protection was lost.
+
+        Raises:
+            Unprotected: the run is strict.
+        """
+        if self._lost is None:
+            return
+        lost = self._lost
+        if self.engine.config.strict:
+            self._lost = None
+            raise Unprotected(lost, where=self.id)
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"crabrt: run {self.id}: {lost}; the loop goes on, see `crab log {self.id}`",
+                UnprotectedWarning,
+                stacklevel=2,
+            )
+
+    def first_time(
+        self, missed: tuple[tuple[bytes, str], ...]
+    ) -> tuple[tuple[bytes, str], ...]:
+        """Those of the paths that could not be captured which were not journalled before."""
+        new = tuple(item for item in missed if item[0] not in self._announced)
+        self._announced.update(path for path, _ in new)
+        return new
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def end(self, result: Payload, failure: Failure | None) -> Steps[None]:
+        """The agent returned or raised: close the turn, wait until it is durable, say so."""
+        started = time.perf_counter()
+        with self.lock:
+            job = self.close_turn() or self._job
+        if job is not None and not job.durable.done():
+            yield Wait(job.durable)
+        exit_ms = round((time.perf_counter() - started) * 1e3, 3)
+        status = "done" if failure is None else "failed"
+        self.append(Ended(status, exit_ms, result, failure))
+        future = self.engine.submit(self._sync)
+        if not future.done():
+            yield Wait(future)
+        error = future.exception()
+        if error is not None:
+            self.degrade(str(error))
+
+    def close(self) -> None:
+        """Let go of the journal, the lease and the engine. Idempotent."""
+        if self.ended:
+            return
+        self.ended = True
+        try:
+            self.journal.close()
+            self.lease.release()
+        finally:
+            self.engine.close()

@@ -1,0 +1,78 @@
+"""When a turn begins and ends: the state machine of SEMANTICS "Turns", without any I/O.
+
+The first model or tool call opens turn 1. A model call opens the next turn iff no tool call is
+running and, since the turn opened, a tool call finished or, in a run that never wrapped a tool, a
+reply was delivered. Every other model call (a helper, a retry, a judge) belongs to the open turn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass
+class TurnMachine:
+    """Where a run stands. The caller holds the run's lock round each call.
+
+    Attributes:
+        turn: the open turn; 0 before the first call.
+        base: the turn on whose state the open one began.
+        running: tool calls (and child runs) that began and did not finish.
+        tool_finished, replied: whether that happened since the turn opened.
+        wraps_tools: whether this run ever made a tool call.
+        closed: whether the open turn's effects are final (after an end or a rollback).
+    """
+
+    turn: int = 0
+    base: int = 0
+    running: int = 0
+    tool_finished: bool = False
+    replied: bool = False
+    wraps_tools: bool = False
+    closed: bool = False
+
+    def model_call_opens(self) -> bool:
+        """Whether a model call made now begins a turn."""
+        if self.turn == 0 or self.closed:
+            return True
+        if self.running:
+            return False
+        return self.tool_finished or (self.replied and not self.wraps_tools)
+
+    def tool_call_opens(self) -> bool:
+        """Whether a tool call made now begins a turn (only where none is open)."""
+        return self.turn == 0 or self.closed
+
+    def open(self, base: int | None = None) -> int:
+        """Begin the next turn on the state of `base` (default: of the one before); its number."""
+        self.base = self.turn if base is None else base
+        self.turn += 1
+        self.tool_finished = self.replied = self.closed = False
+        return self.turn
+
+    def close(self) -> None:
+        """The open turn's effects are final; the next call opens another."""
+        self.closed = True
+
+    def tool_began(self) -> None:
+        """A tool call of the open turn starts."""
+        self.wraps_tools = True
+        self.running += 1
+
+    def tool_ended(self) -> None:
+        """It finished, raised, or was cancelled."""
+        self.running -= 1
+        self.tool_finished = True
+
+    def reply_delivered(self) -> None:
+        """A model's reply reached the loop."""
+        self.replied = True
+
+    def move(self, turn: int, base: int) -> None:
+        """Go to `turn`, which was opened before this process was there (a replay)."""
+        self.turn, self.base = turn, base
+        self.tool_finished = self.replied = self.closed = False
+
+    def tool_answered(self) -> None:
+        """A tool call was answered from the journal."""
+        self.wraps_tools = self.tool_finished = True
