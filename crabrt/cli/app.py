@@ -1,0 +1,147 @@
+"""What one command line has to work with: configuration, store, index, screens, questions.
+
+Each is opened when it is first asked for and closed when the command ends, so that a verb which
+needs no store opens none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from crabrt.cli.progress import Progress
+from crabrt.cli.screen import environment_screens
+from crabrt.core.config import Config, user_config_path
+from crabrt.errors import NotFound, UsageError
+
+if TYPE_CHECKING:
+    from crabrt.journal import RunIndex
+    from crabrt.store import Store, StoreWriter
+
+
+class App:
+    """The surroundings of one verb. A context manager: leaving closes what was opened.
+
+    Attributes:
+        command: the verb's name, for the envelope.
+        json: whether the envelope is wanted.
+        out, err: standard output and standard error.
+    """
+
+    def __init__(self, command: str, *, json: bool = False, home: str | None = None) -> None:
+        self.command = command
+        self.json = json
+        self.out, self.err = environment_screens()
+        self._home_given = home
+        self._closing = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closing.__exit__(kind, error, trace)
+
+    @functools.cached_property
+    def config(self) -> Config:
+        """The configuration of this user, without any workspace's own file.
+
+        Raises:
+            UsageError: a setting makes no sense, or the user's file is not TOML.
+        """
+        given = Path(self._home_given).absolute() if self._home_given else None
+        return Config.from_env(user=_user_settings(), home=given)
+
+    @property
+    def home(self) -> Path:
+        """The store's directory."""
+        return self.config.home
+
+    @functools.cached_property
+    def store(self) -> Store:
+        """The store, opened.
+
+        Raises:
+            NotFound: there is none yet; the hint says how one comes about.
+            Damaged, FormatTooNew, StoreUnavailable: it cannot be used.
+        """
+        from crabrt.store import Store  # noqa: PLC0415 - help and completion open no store
+
+        if not self.has_store():
+            raise NotFound(
+                "there is no store here yet",
+                where=str(self.home),
+                hint="the first protected run makes one (try `crab demo`); "
+                "CRAB_HOME or --home points elsewhere",
+            )
+        return self._closing.enter_context(Store.open(self.home))
+
+    @functools.cached_property
+    def writer(self) -> StoreWriter:
+        """A writer of the store, for what a restore has to save first."""
+        writer = self.store.writer()
+        self._closing.callback(writer.close)
+        return writer
+
+    @functools.cached_property
+    def index(self) -> RunIndex:
+        """The runs and turns, brought up to date."""
+        from crabrt.journal import RunIndex  # noqa: PLC0415 - sqlite3 comes with it
+
+        store = self.store
+        index = RunIndex.open(store.home)
+        self._closing.callback(index.close)
+        index.refresh()
+        return index
+
+    def has_store(self) -> bool:
+        """Whether anything was ever stored at `home`."""
+        return (self.home / "format.json").exists()
+
+    def progress(self, title: str) -> Progress:
+        """A progress display on standard error: on a terminal only, and never beside ``--json``."""
+        return Progress(title, shown=self.err.terminal and not self.json)
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Ask before acting, on a terminal.
+
+        Raises:
+            UsageError: nobody is there to ask, and ``--yes`` was not given.
+            click.Abort: the answer was no.
+        """
+        import click  # noqa: PLC0415 - App is made without it in tests
+
+        if yes:
+            return
+        if self.json or not sys.stdin.isatty():
+            raise UsageError("this asks first, and nobody is there to answer", hint="add --yes")
+        click.confirm(question, abort=True, err=True)
+
+
+def _user_settings() -> dict[str, Any]:
+    """The table of the user's config file; empty where there is none.
+
+    Raises:
+        UsageError: it cannot be read, or is not TOML.
+    """
+    path = user_config_path(os.environ)
+    try:
+        with open(path, "rb") as file:
+            import tomllib  # noqa: PLC0415 - most people have no such file
+
+            return tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except ValueError as error:
+        raise UsageError(f"is not TOML: {error}", where=str(path)) from error

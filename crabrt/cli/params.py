@@ -1,0 +1,184 @@
+"""The parameter types of the command line: runs, targets, sizes, ages; with their completion.
+
+A value is parsed here, so that a malformed one is a usage error before anything is opened; what it
+names is looked up by ``operations``.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from crabrt.cli import amounts
+from crabrt.core.ids import valid_name
+from crabrt.core.targets import Target, parse_target
+from crabrt.errors import CrabError, UsageError
+
+if TYPE_CHECKING:
+    from crabrt.journal import RunIndex
+
+_COMPLETED = 50
+
+
+@dataclass(frozen=True)
+class FileTarget:
+    """``RUN@TURN`` with the ``:PATH`` behind it, if there was one."""
+
+    target: Target
+    path: bytes | None
+
+
+class TargetParam(click.ParamType[Target]):
+    """``RUN`` or ``RUN@TURN``.
+
+    Args:
+        need_turn: a target without ``@TURN`` is a usage error.
+        allow_turn: a target with one is not.
+    """
+
+    name = "target"
+
+    def __init__(self, *, need_turn: bool = False, allow_turn: bool = True) -> None:
+        self._need_turn = need_turn
+        self._allow_turn = allow_turn
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Target:
+        """Parse it; a malformed one fails as usage."""
+        del param, ctx
+        if isinstance(value, Target):
+            return value
+        target = parse_target(str(value))
+        if self._need_turn and target.at is None:
+            raise UsageError(f"{value!r} names no turn", hint=f"RUN@TURN, e.g. {target.run}@-1")
+        if not self._allow_turn and target.at is not None:
+            raise UsageError(f"a whole run is meant here, not a turn: {value!r}")
+        return target
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Runs; behind an ``@``, turns and labels."""
+        del param
+        return _complete(ctx, incomplete, turns=self._allow_turn)
+
+
+class FileTargetParam(click.ParamType[FileTarget]):
+    """``RUN[@TURN][:PATH]``."""
+
+    name = "target"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> FileTarget:
+        """Parse it; names have no colon, so the first one begins the path."""
+        del param, ctx
+        if isinstance(value, FileTarget):
+            return value
+        text, colon, path = str(value).partition(":")
+        if colon and not path:
+            raise UsageError(f"{value!r} has nothing behind the colon", hint="RUN@TURN:PATH")
+        return FileTarget(parse_target(text), os.fsencode(path) if colon else None)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Runs; behind an ``@``, turns and labels."""
+        del param
+        return _complete(ctx, incomplete, turns=True)
+
+
+class LabelParam(click.ParamType[str]):
+    """A label: ``[A-Za-z0-9._-]+``, no integer and not ``last``."""
+
+    name = "label"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check it."""
+        if not valid_name(str(value)):
+            self.fail(f"{value!r} is no label: [A-Za-z0-9._-]+, no number, not 'last'", param, ctx)
+        return str(value)
+
+
+class SizeParam(click.ParamType[int]):
+    """A size in bytes: ``500M``, ``20GiB``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse it."""
+        if isinstance(value, int):
+            return value
+        try:
+            return amounts.parse_size(str(value))
+        except (ValueError, IndexError):
+            self.fail(f"{value!r} is not a size, e.g. 500M or 20G", param, ctx)
+
+
+class AgeParam(click.ParamType[float]):
+    """An age in seconds: ``12h``, ``14d``."""
+
+    name = "age"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Parse it."""
+        if isinstance(value, float):
+            return value
+        try:
+            return amounts.parse_duration_s(str(value))
+        except (ValueError, IndexError):
+            self.fail(f"{value!r} is not an age, e.g. 12h or 14d", param, ctx)
+
+
+RUN = TargetParam(allow_turn=False)
+TARGET = TargetParam()
+TURN_TARGET = TargetParam(need_turn=True)
+FILE_TARGET = FileTargetParam()
+LABEL = LabelParam()
+SIZE = SizeParam()
+AGE = AgeParam()
+
+
+def _complete(ctx: click.Context, incomplete: str, *, turns: bool) -> list[CompletionItem]:
+    from crabrt.cli.app import App  # noqa: PLC0415 - completion is a program run of its own
+
+    run_text, at, begun = incomplete.partition("@")
+    try:
+        with App("completion", home=ctx.params.get("home")) as app:
+            if not app.has_store():
+                return []
+            found = _turns(app.index, run_text) if at else _runs(app.index)
+    except CrabError:
+        return []  # a shell that asks for suggestions has no place for an error
+    if at:
+        if not turns:
+            return []
+        return [
+            CompletionItem(f"{run_text}@{text}", help=hint)
+            for text, hint in found
+            if text.startswith(begun)
+        ][:_COMPLETED]
+    return [CompletionItem(text, help=hint) for text, hint in found if text.startswith(incomplete)][
+        :_COMPLETED
+    ]
+
+
+def _runs(index: RunIndex) -> list[tuple[str, str]]:
+    rows = index.runs()
+    return [("last", "the newest run"), *((row.run, row.name) for row in rows)]
+
+
+def _turns(index: RunIndex, run_text: str) -> list[tuple[str, str]]:
+    row = index.find(run_text)
+    found: list[tuple[str, str]] = [("-1", "the latest turn")]
+    for turn in reversed(index.turns(row.run)):
+        found += [(label, f"turn {turn.turn}") for label in turn.labels]
+        found.append((str(turn.turn), " ".join(turn.verdict)))
+    return found

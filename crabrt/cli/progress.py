@@ -1,0 +1,85 @@
+"""Progress for what takes longer than a person likes to wait in silence.
+
+Nothing is drawn, and rich is not even imported, before `_PATIENCE_S` passed; a command that ends
+sooner leaves no trace. It is drawn on standard error and erased at the end.
+"""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+_PATIENCE_S = 0.5
+
+
+class Progress:
+    """A display that may be called as ``progress(done, total)`` from any thread.
+
+    Without a call it shows that something goes on; with a total it shows how far.
+    """
+
+    def __init__(self, title: str, *, shown: bool) -> None:
+        self._title = title
+        self._lock = threading.Lock()
+        self._display: RichProgress | None = None
+        self._task: TaskID | None = None
+        self._last = (0, 0)
+        self._ended = False
+        self._timer = threading.Timer(_PATIENCE_S, self._begin) if shown else None
+
+    def __enter__(self) -> Self:
+        if self._timer is not None:
+            self._timer.daemon = True
+            self._timer.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        with self._lock:
+            self._ended = True
+            if self._display is not None:
+                self._display.stop()
+
+    def __call__(self, done: int, total: int | None = None) -> None:
+        """Say how far it is: `done` of `total` (0 or None: unknown)."""
+        with self._lock:
+            self._last = (done, total or 0)
+            self._update()
+
+    def _begin(self) -> None:
+        from rich.console import Console  # noqa: PLC0415 - only slow commands pay for it
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn  # noqa: PLC0415
+        from rich.progress import Progress as RichProgress  # noqa: PLC0415
+
+        with self._lock:
+            if self._ended:
+                return
+            self._display = RichProgress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.fields[amount]}", markup=False),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._task = self._display.add_task(self._title, total=None, amount="")
+            self._display.start()
+            self._update()
+
+    def _update(self) -> None:
+        if self._display is None or self._task is None:
+            return
+        done, total = self._last
+        amount = f"{done:,} of {total:,}" if total else f"{done:,}" if done else ""
+        self._display.update(self._task, completed=done, total=total or None, amount=amount)

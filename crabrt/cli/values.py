@@ -1,0 +1,170 @@
+"""Stored arguments, results and messages as people and programs read them: without their types.
+
+Values are plain msgpack; what JSON has no type for is a map ``{"$crab": [tag, value]}``. A reader
+needs no class of the application: a tagged value is shown as ``tag(value)``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import msgspec
+
+from crabrt.cli.safe_text import safe_text
+from crabrt.errors import Damaged
+
+MARK = "$crab"
+SHOWN_CHARS = 2_000
+"""Longer texts are cut in what people read, with a note, unless ``--full``."""
+
+
+_DEPTH_MAX = 300  # deeper than any encoder of ours goes: a hostile store, not a value
+
+
+def decode(data: bytes) -> Any:
+    """The plain value in `data`: JSON types and bytes, tags still in their marks.
+
+    Raises:
+        Damaged: it is not msgpack.
+    """
+    try:
+        return msgspec.msgpack.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Damaged(f"a stored value cannot be decoded: {error}") from error
+
+
+def jsonable(value: Any, depth: int = 0) -> Any:
+    """`value` with JSON types only: bytes become ``{"$crab": ["base64", text]}``."""
+    if depth > _DEPTH_MAX:
+        return {MARK: ["unencodable", "nested too deep"]}
+    if isinstance(value, bytes):
+        return {MARK: ["base64", base64.b64encode(value).decode("ascii")]}
+    if isinstance(value, dict):
+        return {str(key): jsonable(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item, depth + 1) for item in value]
+    if isinstance(value, msgspec.msgpack.Ext):
+        return {MARK: ["ext", [value.code, base64.b64encode(value.data).decode("ascii")]]}
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    return str(value)
+
+
+def readable(value: Any, *, full: bool = False) -> str:
+    """`value` as safe text of one or more lines; a bare string is shown as it is."""
+    text = value if isinstance(value, str) else _term(value)
+    return cut(safe_text(text, lines=True), full=full)
+
+
+def inline(value: Any, limit: int = 120) -> str:
+    """`value` on one line of at most `limit` characters."""
+    text = safe_text(_term(value))
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def arguments(value: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Positional and keyword arguments of a stored call, however they were bound.
+
+    A call is stored as ``{"args": [...], "kwargs": {...}}``, as a pair of them, or as one map of
+    names to values.
+    """
+    value = _untuple(value)
+    if isinstance(value, dict):
+        if set(value) <= {"args", "kwargs"}:
+            return list(_untuple(value.get("args") or [])), dict(value.get("kwargs") or {})
+        return [], value
+    if isinstance(value, list):
+        pair = 2
+        if len(value) == pair and isinstance(value[1], dict):
+            first = _untuple(value[0])
+            if isinstance(first, list):
+                return first, value[1]
+        return value, {}
+    return [value], {}
+
+
+def call_text(name: str, value: Any, limit: int = 100) -> str:
+    """A call on one line: ``sh("make", retries=2)``."""
+    positional, named = arguments(value)
+    parts = [_term(item) for item in positional]
+    parts += [f"{key}={_term(item)}" for key, item in named.items()]
+    text = safe_text(f"{name}({', '.join(parts)})")
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def message_text(message: Any, *, full: bool) -> tuple[str, str]:
+    """A message as (role, text): content parts joined, tool calls shown as calls."""
+    if not isinstance(message, dict):
+        return "", readable(message, full=full)
+    role = safe_text(str(message.get("role", "")))
+    parts = [_content_text(message.get("content"))]
+    for call in _list(message.get("tool_calls")):
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict):
+            parts.append(f"-> {function.get('name')}({function.get('arguments')})")
+        else:
+            parts.append(f"-> {_term(call)}")
+    known = {"role", "content", "tool_calls"}
+    rest = {key: item for key, item in message.items() if key not in known and item is not None}
+    if rest:
+        parts.append(_term(rest))
+    return role, cut(safe_text("\n".join(p for p in parts if p), lines=True), full=full)
+
+
+def cut(text: str, *, full: bool) -> str:
+    """`text`, its end replaced by a note when it is long and `full` was not asked for."""
+    if full or len(text) <= SHOWN_CHARS:
+        return text
+    return f"{text[:SHOWN_CHARS]}\n[{len(text) - SHOWN_CHARS:,} more characters: --full]"
+
+
+def _content_text(content: Any) -> str:
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        texts = [
+            part["text"]
+            if isinstance(part, dict) and isinstance(part.get("text"), str)
+            else _term(part)
+            for part in content
+        ]
+        return "\n".join(texts)
+    return _term(content)
+
+
+def _list(value: Any) -> list[Any]:
+    value = _untuple(value)
+    return value if isinstance(value, list) else []
+
+
+def _untuple(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) == {MARK}:
+        marked = value[MARK]
+        if isinstance(marked, list) and marked[:1] == ["tuple"] and isinstance(marked[-1], list):
+            return marked[-1]
+    return value
+
+
+def _term(value: Any, depth: int = 0) -> str:
+    if depth > _DEPTH_MAX:
+        return "…"
+    below = depth + 1
+    if isinstance(value, dict):
+        if set(value) == {MARK} and isinstance(value[MARK], list) and len(value[MARK]) == 2:
+            tag, inner = value[MARK]
+            return f"{tag}({_term(inner, below)})"
+        pairs = (f"{_term(k, below)}: {_term(v, below)}" for k, v in value.items())
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_term(item, below) for item in value) + "]"
+    if isinstance(value, bytes):
+        return repr(value)
+    if isinstance(value, msgspec.msgpack.Ext):
+        return f"ext{value.code}({value.data!r})"
+    if value is None or isinstance(value, str | bool | int | float):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)  # a timestamp: the one other type that msgpack knows

@@ -1,0 +1,103 @@
+"""What the verbs have in common: shared options, examples and exit codes in the help, one result.
+
+A verb is a function ``(app, **options) -> Outcome``: it validates, calls ``operations``, and says
+what to print in both forms. `verb` makes a click command of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from crabrt.cli.app import App
+from crabrt.cli.envelope import envelope
+from crabrt.cli.exits import ALWAYS, MEANING, Exit
+from crabrt.cli.screen import Screen, silence_stdout
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a verb found out or did.
+
+    Attributes:
+        data: the envelope's ``data``: JSON types only.
+        text: writes the same for people.
+        exit: the exit code; `Exit.INCOMPLETE` when something was skipped.
+    """
+
+    data: Any
+    text: Callable[[Screen], None]
+    exit: int = Exit.DONE
+
+
+class VerbCommand(click.Command):
+    """A click command whose help ends with examples and its exit codes."""
+
+    examples: tuple[str, ...] = ()
+    exits: tuple[Exit, ...] = ()
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Examples, then every code this verb may give."""
+        del ctx
+        with formatter.section("Examples"):
+            for example in self.examples:
+                formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(int(code)), MEANING[code]) for code in sorted(self.exits)])
+
+
+def verb(
+    name: str, *, examples: Sequence[str], exits: Sequence[Exit] = ()
+) -> Callable[[Callable[..., Outcome]], click.Command]:
+    """Make a command of a verb's function.
+
+    Args:
+        name: as in the table of ``cli.group``.
+        examples: whole command lines.
+        exits: the codes it may give beside those that every command may.
+    """
+
+    def decorate(function: Callable[..., Outcome]) -> click.Command:
+        def callback(*, json: bool, home: str | None, debug: bool, **options: Any) -> int:
+            del debug  # read from the command line by the program: it must work for bad options too
+            with App(name, json=json, home=home) as app:
+                outcome = function(app, **options)
+                return _deliver(app, outcome)
+
+        params = list(reversed(getattr(function, "__click_params__", [])))
+        command = VerbCommand(
+            name=name, callback=callback, params=[*params, *_common()], help=function.__doc__
+        )
+        command.examples = tuple(examples)
+        command.exits = tuple({*ALWAYS, *exits})
+        return command
+
+    return decorate
+
+
+def _common() -> list[click.Parameter]:
+    return [
+        click.Option(["--json"], is_flag=True, help="Print one JSON envelope, errors included."),
+        click.Option(
+            ["--home"],
+            metavar="DIR",
+            help="The store's directory, instead of $CRAB_HOME or the default.",
+        ),
+        click.Option(["--debug"], is_flag=True, help="Show tracebacks."),
+    ]
+
+
+def _deliver(app: App, outcome: Outcome) -> int:
+    """Print the outcome. What was done is done: a reader who left does not change the code."""
+    try:
+        if app.json:
+            app.out.line(envelope(app.command, outcome.data))
+        else:
+            outcome.text(app.out)
+        app.out.flush()
+    except BrokenPipeError:
+        silence_stdout()
+    return int(outcome.exit)

@@ -1,0 +1,1 @@
+"""The verbs of ``crab``, one module each; each has a click command named ``COMMAND``."""

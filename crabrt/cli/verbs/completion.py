@@ -1,0 +1,30 @@
+"""``crab completion``: the script that teaches a shell to complete verbs, runs and turns."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+from crabrt.cli.app import App
+from crabrt.cli.group import GROUP
+from crabrt.cli.verb import Outcome, verb
+
+_SHELLS = ("bash", "zsh", "fish")
+
+
+@verb(
+    "completion",
+    examples=(
+        'eval "$(crab completion bash)"       # in ~/.bashrc',
+        'eval "$(crab completion zsh)"        # in ~/.zshrc',
+        "crab completion fish > ~/.config/fish/completions/crab.fish",
+    ),
+)
+@click.argument("shell", type=click.Choice(_SHELLS))
+def COMMAND(app: App, shell: str) -> Outcome:  # noqa: N802 - the verb table looks for this name
+    """Print the completion script for SHELL; it completes verbs, options, runs and turns."""
+    del app
+    kind = get_completion_class(shell)
+    assert kind is not None
+    script = kind(GROUP, {}, "crab", "_CRAB_COMPLETE").source()
+    return Outcome({"shell": shell, "script": script}, lambda out: out.line(script))

@@ -1,0 +1,254 @@
+"""What this machine can and cannot protect: probed facts in plain words, for ``crab doctor``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from crabrt.operations import probes
+
+_LOW_SPACE_BYTES = 1 << 30
+_NETWORK_KINDS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "virtiofs", "afs"})
+
+
+class Standing(StrEnum):
+    """How good a fact is: ``ok``; ``limited`` (works, less protection or speed); ``bad``."""
+
+    OK = "ok"
+    LIMITED = "limited"
+    BAD = "bad"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing that was probed.
+
+    Attributes:
+        name: stable, for programs: ``fanotify``.
+        standing: how good it is.
+        seen: what the probe saw.
+        meaning: what follows from it for a user, one sentence.
+        hint: how to get more, or None.
+    """
+
+    name: str
+    standing: Standing
+    seen: str
+    meaning: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """All facts, and the two lists a person wants first."""
+
+    facts: tuple[Fact, ...]
+    protected: tuple[str, ...]
+    unprotected: tuple[str, ...]
+
+
+def examine(home: Path, workspace: Path, *, store_bytes: int, criu_program: str | None) -> Machine:
+    """Probe the machine for a store at `home` and an agent that works in `workspace`.
+
+    Args:
+        home: the store's directory; need not exist yet.
+        workspace: the directory to protect.
+        store_bytes: what the store takes now.
+        criu_program: path of ``criu``, or None where it is not installed.
+    """
+    landlock = _landlock()
+    facts = (
+        _kernel(),
+        _privileges(),
+        *_places(home, workspace, store_bytes),
+        _times(home),
+        _fanotify(),
+        _criu(criu_program),
+        _namespaces(),
+        landlock,
+    )
+    return Machine(facts, _protected(), _unprotected(landlock))
+
+
+def _protected() -> tuple[str, ...]:
+    return (
+        "files of the workspace at every turn: bytes, names, modes, links, xattrs, times"
+        + (" and owners" if "CAP_CHOWN" in probes.capabilities() else ""),
+        "the conversation: every model reply and tool result, sealed as it arrives",
+        'external effects declared with effect="external": never run twice on resume',
+        "against SIGKILL once a gate has passed; against power loss once the log says durable",
+    )
+
+
+def _unprotected(landlock: Fact) -> tuple[str, ...]:
+    lines = [
+        "background processes: their files are restored, they themselves are not",
+        "effects outside this machine that no tool declared: they are neither seen nor undone",
+        "files outside the workspace, and paths excluded from it",
+        "the loss of this disk: the store is on this machine only",
+    ]
+    if "CAP_CHOWN" not in probes.capabilities():
+        lines.append("owners of files: giving a file to another user needs privilege")
+    lines.append(
+        "the store itself against a determined process of the same user"
+        + ("" if landlock.standing is Standing.OK else " (this kernel could not confine one)")
+    )
+    return tuple(lines)
+
+
+def _kernel() -> Fact:
+    name = os.uname()
+    seen = f"{name.sysname} {name.release} {name.machine}"
+    if name.sysname == "Linux":
+        return Fact("kernel", Standing.OK, seen, "files and conversation can be protected")
+    return Fact("kernel", Standing.BAD, seen, "only Linux is supported", "run the agent on Linux")
+
+
+def _privileges() -> Fact:
+    held = sorted(probes.capabilities())
+    who = "root" if os.geteuid() == 0 else f"uid {os.geteuid()}"
+    seen = f"{who}, {', '.join(held) if held else 'no special capabilities'}"
+    if "CAP_CHOWN" in held:
+        return Fact("privileges", Standing.OK, seen, "owners of files can be restored")
+    return Fact(
+        "privileges",
+        Standing.LIMITED,
+        seen,
+        "files and conversation need none; owners of others' files are recorded, not restored",
+    )
+
+
+def _places(home: Path, workspace: Path, store_bytes: int) -> list[Fact]:
+    standing_at = home
+    while not standing_at.exists() and standing_at != standing_at.parent:
+        standing_at = standing_at.parent
+    facts = [_file_system("workspace", workspace)]
+    facts.append(_file_system("store", standing_at))
+    try:
+        free = probes.file_system(standing_at).free_bytes
+    except OSError:
+        free = 0
+    written = probes.writable(standing_at)
+    facts.append(
+        Fact("store-writable", Standing.OK, str(home), "checkpoints can be written")
+        if written.works
+        else Fact(
+            "store-writable",
+            Standing.BAD,
+            f"{home}: {written.seen}",
+            "nothing can be protected: turns would be marked unprotected",
+            "make it writable, or set CRAB_HOME to a directory that is",
+        )
+    )
+    mib = 1 << 20
+    seen = f"store {store_bytes // mib:,} MiB, free {free // mib:,} MiB"
+    if free < _LOW_SPACE_BYTES:
+        facts.append(
+            Fact(
+                "store-space",
+                Standing.LIMITED,
+                seen,
+                "a full disk leaves turns unprotected",
+                "free some space, `crab prune`, or set CRAB_HOME to a larger disk",
+            )
+        )
+    else:
+        facts.append(Fact("store-space", Standing.OK, seen, "there is room"))
+    return facts
+
+
+def _file_system(name: str, path: Path) -> Fact:
+    try:
+        found = probes.file_system(path)
+    except OSError as error:
+        return Fact(name, Standing.BAD, f"{path}: {error.strerror}", "it cannot be looked at")
+    shares = probes.reflink(path)
+    seen = f"{found.kind} at {found.mounted_at}; reflinks: {'yes' if shares.works else shares.seen}"
+    if found.kind in _NETWORK_KINDS:
+        return Fact(
+            name,
+            Standing.LIMITED,
+            seen,
+            "on a network file system another machine's changes show late, and locks may not hold",
+            "keep the store on a local disk" if name == "store" else None,
+        )
+    if name == "store" and found.kind in {"tmpfs", "ramfs"}:
+        return Fact(
+            name,
+            Standing.LIMITED,
+            seen,
+            "in memory: nothing survives a reboot or power loss",
+            "set CRAB_HOME to a directory on a disk",
+        )
+    return Fact(name, Standing.OK, seen, "a local file system")
+
+
+def _times(home: Path) -> Fact:
+    place = home if home.is_dir() else Path("/tmp")  # noqa: S108 - an unnamed file, to time writes
+    step = probes.time_step_ns(place)
+    if step is None:
+        return Fact(
+            "clock", Standing.LIMITED, "no step seen", "young files are read again at every scan"
+        )
+    seen = f"file times move in steps of {step / 1e6:.3g} ms"
+    coarse = step >= 1_000_000_000
+    return Fact(
+        "clock",
+        Standing.LIMITED if coarse else Standing.OK,
+        seen,
+        "files younger than a step are read again: exact in either case",
+    )
+
+
+def _fanotify() -> Fact:
+    probe = probes.fanotify()
+    if probe.works:
+        return Fact("fanotify", Standing.OK, probe.seen, "changes could be watched as they happen")
+    return Fact(
+        "fanotify",
+        Standing.LIMITED,
+        probe.seen,
+        "each turn that may have changed files is found by a scan: exact, slower on large trees",
+        "root, or CAP_SYS_ADMIN in the initial namespace, would allow watching",
+    )
+
+
+def _criu(program: str | None) -> Fact:
+    probe = probes.criu(program)
+    if probe.works:
+        return Fact("criu", Standing.OK, probe.seen, "processes could be imaged")
+    return Fact(
+        "criu",
+        Standing.LIMITED,
+        probe.seen,
+        "background processes cannot be imaged",
+        "install criu 4.2 or newer" if program is None else None,
+    )
+
+
+def _namespaces() -> Fact:
+    probe = probes.user_namespaces()
+    if probe.works:
+        return Fact(
+            "namespaces", Standing.OK, probe.seen, "a fork could see its own files at the old path"
+        )
+    return Fact(
+        "namespaces",
+        Standing.LIMITED,
+        probe.seen,
+        "a fork whose conversation names the old path cannot be given a view of its own",
+    )
+
+
+def _landlock() -> Fact:
+    probe = probes.landlock()
+    if probe.works:
+        return Fact("landlock", Standing.OK, probe.seen, "tools could be kept away from the store")
+    return Fact(
+        "landlock",
+        Standing.LIMITED,
+        probe.seen,
+        "the store cannot be kept from tools that run as the same user",
+    )

@@ -1,0 +1,74 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from crabrt.operations import probes
+from crabrt.operations.excludes import survey
+from crabrt.operations.facts import Standing, examine
+
+
+def test_every_fact_is_probed_and_says_what_it_means(tmp_path):
+    home = tmp_path / "store"
+    machine = examine(home, tmp_path, store_bytes=0, criu_program=None)
+    names = {fact.name for fact in machine.facts}
+    assert names >= {
+        "kernel", "privileges", "workspace", "store", "store-writable", "store-space", "clock",
+        "fanotify", "criu", "namespaces", "landlock",
+    }  # fmt: skip
+    assert all(fact.seen and fact.meaning for fact in machine.facts)
+    assert machine.protected
+    assert machine.unprotected
+    assert not home.exists()  # looking changes nothing
+
+
+def test_probes_leave_nothing_behind(tmp_path):
+    probes.reflink(tmp_path)
+    probes.time_step_ns(tmp_path)
+    assert probes.writable(tmp_path).works
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_store_on_a_read_only_place_is_bad(tmp_path):
+    machine = examine(Path("/proc/store"), tmp_path, store_bytes=0, criu_program=None)
+    fact = next(fact for fact in machine.facts if fact.name == "store-writable")
+    assert fact.standing is Standing.BAD
+    assert fact.hint
+
+
+def test_a_broken_criu_is_reported_by_what_it_says(tmp_path):
+    program = tmp_path / "criu"
+    program.write_text("#!/bin/sh\necho 'Looks bad' >&2\nexit 1\n")
+    program.chmod(0o755)
+    probe = probes.criu(str(program))
+    assert not probe.works
+    assert "Looks bad" in probe.seen
+
+
+def test_the_file_system_of_a_mount_is_that_mounts(tmp_path):
+    assert probes.file_system(Path("/proc")).kind == "proc"
+    with pytest.raises(FileNotFoundError):
+        probes.file_system(tmp_path / "absent")
+
+
+def test_heavy_derived_directories_of_a_large_workspace_are_proposed_with_sizes(tmp_path):
+    modules = tmp_path / "web [x]" / "node_modules"
+    for package in range(21):
+        (modules / f"p{package}").mkdir(parents=True)
+        for file in range(1000):
+            os.close(os.open(modules / f"p{package}" / f"{file}.js", os.O_CREAT | os.O_WRONLY))
+    (modules / "p0" / "0.js").write_bytes(b"x" * 10)
+    (tmp_path / "src").mkdir()
+    found = survey(os.fsencode(tmp_path))
+    assert found.large
+    (proposal,) = found.proposals
+    assert proposal.path == b"web [x]/node_modules"
+    assert proposal.pattern == "/web \\[x]/node_modules/"
+    assert (proposal.entries, proposal.size_bytes) == (21 * 1001, 10)
+
+
+def test_a_small_workspace_gets_no_proposals(tmp_path):
+    (tmp_path / "node_modules" / "p").mkdir(parents=True)
+    found = survey(os.fsencode(tmp_path))
+    assert not found.large
+    assert found.proposals == ()
