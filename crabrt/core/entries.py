@@ -321,6 +321,24 @@ class Pinned(Body, frozen=True):
     pinned: bool = True
 
 
+class Unlabelled(Body, frozen=True):
+    """A label is taken away again."""
+
+    kind = "unlabel"
+    label: str
+
+
+class Thinned(Body, frozen=True):
+    """Retention gave up the files of turns (their conversation stays). Written to the inbox.
+
+    ``turns`` holds ranges (first, last), both included. It is durable before anything is dropped.
+    """
+
+    kind = "thinned"
+    turns: tuple[tuple[int, int], ...]
+    reason: str = ""
+
+
 class Noted(Body, frozen=True):
     """Something a person should know: a divergence, files the loop itself wrote, a lost orphan."""
 
@@ -348,7 +366,8 @@ BODIES: dict[str, type[Body]] = {
     cls.kind: cls
     for cls in (
         Started, Forked, Resumed, TurnOpened, Request, Response, Intent, Result, Recorded, Superseded,
-        Observed, Captured, Checkpoint, Gated, Exposed, RolledBack, Labelled, Pinned, Noted, Ended,
+        Observed, Captured, Checkpoint, Gated, Exposed, RolledBack, Labelled, Unlabelled,
+        Pinned, Thinned, Noted, Ended,
     )
 }  # fmt: skip
 """The body types by kind."""
