@@ -1,0 +1,295 @@
+"""``chunks.sqlite``: where every durable object is. A cache of the packs' own indexes.
+
+It may be deleted, damaged or locked at any time, also while others use it: that costs time and
+duplicates, never an answer. So no method raises for trouble with SQLite. A damaged file is replaced by an
+empty one, one that cannot be written by one in memory, and the caller fills it from the packs.
+
+For every pack the catalog says up to which offset it knows the records (`indexed_to`). Rows are added only
+where that has no gap. Rows stand for records that are durable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from crabrt.core.ids import ObjectId
+from crabrt.store import layout, locks
+from crabrt.store.packs import Item, Location
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS packs (
+    number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
+    indexed_to INTEGER NOT NULL, sealed INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS objects (
+    id BLOB NOT NULL, pack INTEGER NOT NULL, offset INTEGER NOT NULL, stored INTEGER NOT NULL,
+    raw INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (id, pack)) WITHOUT ROWID;
+"""
+_LOCATE = (
+    "SELECT p.name, o.offset, o.stored, o.raw, o.kind FROM objects o JOIN packs p ON p.number = o.pack"
+    " WHERE o.id = ?"
+)
+_BUSY_MS = 5_000
+_TRANSIENT = ("locked", "busy", "interrupted")
+_UNWRITABLE = ("readonly", "unable to open", "full", "disk I/O")
+
+_T = TypeVar("_T")
+
+
+class PackState(msgspec.Struct, frozen=True, gc=False):
+    """What the catalog knows of a pack: its records before `indexed_to`; whether that is all."""
+
+    indexed_to: int
+    sealed: bool
+
+
+class Catalog:
+    """The catalog of the store at `home`. Thread-safe: one connection under one lock."""
+
+    def __init__(self, home: Path) -> None:
+        self.path = home / layout.CATALOG
+        self.resets = 0
+        self._lock = threading.RLock()
+        self._inode: int | None = None
+        self._connection = self._connect()
+
+    def locate(self, object_id: ObjectId) -> list[Location]:
+        """Every place where the object is known to be; usually one or none."""
+        rows = self._guarded(
+            lambda: self._connection.execute(_LOCATE, (object_id,)).fetchall(),
+            [],
+        )
+        return [Location(*row) for row in rows]
+
+    def packs(self) -> dict[str, PackState]:
+        """What is known, by pack."""
+        rows = self._guarded(
+            lambda: self._connection.execute(
+                "SELECT name, indexed_to, sealed FROM packs"
+            ).fetchall(),
+            [],
+        )
+        return {name: PackState(indexed_to, bool(sealed)) for name, indexed_to, sealed in rows}
+
+    def add(self, pack: str, start: int, end: int, items: Iterable[Item], *, sealed: bool) -> bool:
+        """Add the records of a pack from `start` to `end`; False leaves the catalog as it was.
+
+        It refuses where records before `start` are unknown to it: the caller then adds from
+        further back. What it already knows is skipped.
+        """
+        with self._lock:
+            self._follow()
+            return self._guarded(lambda: self._add(pack, start, end, items, sealed=sealed), False)
+
+    def _add(self, pack: str, start: int, end: int, items: Iterable[Item], *, sealed: bool) -> bool:
+        with self._transaction() as db:
+            row = db.execute(
+                "SELECT number, indexed_to, sealed FROM packs WHERE name = ?", (pack,)
+            ).fetchone()
+            if row is None:
+                cursor = db.execute("INSERT INTO packs VALUES (NULL, ?, 0, 0)", (pack,))
+                row = (cursor.lastrowid, 0, 0)
+            number, known_to, was_sealed = row
+            if known_to < start:
+                return False
+            rows = (
+                (i.id, number, i.at.offset, i.at.stored, i.at.raw, i.at.kind)
+                for i in items
+                if i.at.offset >= known_to
+            )
+            db.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?)", rows)
+            db.execute(
+                "UPDATE packs SET indexed_to = ?, sealed = ? WHERE number = ?",
+                (max(known_to, end), int(sealed or was_sealed), number),
+            )
+        return True
+
+    def forget(self, packs: Iterable[str]) -> None:
+        """Drop all rows of packs that are no more."""
+        names = [(name,) for name in packs]
+        if names:
+            with self._lock:
+                self._follow()
+                self._guarded(lambda: self._forget(names), None)
+
+    def _forget(self, names: list[tuple[str]]) -> None:
+        with self._transaction() as db:
+            for name in names:
+                row = db.execute("SELECT number FROM packs WHERE name = ?", name).fetchone()
+                if row is not None:
+                    db.execute("DELETE FROM objects WHERE pack = ?", row)
+                    db.execute("DELETE FROM packs WHERE number = ?", row)
+
+    def count(self) -> int:
+        """How many rows there are."""
+        rows = self._guarded(
+            lambda: self._connection.execute("SELECT count(*) FROM objects").fetchall(), [(0,)]
+        )
+        return int(rows[0][0])
+
+    def problem(self) -> str | None:
+        """What SQLite finds wrong with the file, or None."""
+        with self._lock:
+            try:
+                rows = self._connection.execute("PRAGMA quick_check(1)").fetchall()
+            except sqlite3.DatabaseError as error:
+                return str(error)
+            return None if rows == [("ok",)] else str(rows[0][0])
+
+    def follow(self) -> None:
+        """Open the file anew if it was deleted or replaced since."""
+        with self._lock:
+            self._follow()
+
+    def reset(self) -> None:
+        """Throw everything away and start empty."""
+        with self._lock:
+            self._replace()
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._connection.close()
+
+    def abandon(self) -> sqlite3.Connection:
+        """For a forked child: the parent's connection, to be kept and never touched."""
+        return self._connection
+
+    def _guarded(self, action: Callable[[], _T], otherwise: _T) -> _T:
+        with self._lock:
+            try:
+                return action()
+            except sqlite3.DatabaseError as error:
+                text = str(error)
+                if isinstance(error, sqlite3.ProgrammingError) or any(
+                    w in text for w in _TRANSIENT
+                ):
+                    return otherwise
+                if any(word in text for word in _UNWRITABLE):
+                    self._in_memory()
+                else:
+                    self._replace()
+                return otherwise
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        db = self._connection
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise
+        db.execute("COMMIT")
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            return self._open()
+        except sqlite3.DatabaseError as error:
+            if any(word in str(error) for word in (*_UNWRITABLE, *_TRANSIENT)):
+                return self._open_memory()
+        except OSError:
+            return self._open_memory()
+        self._remove_damaged()
+        try:
+            return self._open()
+        except (sqlite3.DatabaseError, OSError):
+            return self._open_memory()
+
+    def _open(self) -> sqlite3.Connection:
+        if not self.path.exists():
+            self._remove_log_of_a_deleted_file()
+        # Only a file that nobody has open may be opened and closed here: closing it would drop
+        # the locks that SQLite holds on it for another connection of this process.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        db = sqlite3.connect(
+            self.path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False
+        )
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA cache_size = -16000")
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version not in (0, _SCHEMA_VERSION):
+                raise sqlite3.DatabaseError(f"schema {version} is not ours")
+            db.executescript(_SCHEMA)
+            db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            db.execute(_LOCATE, (b"",)).fetchall()
+            self._inode = os.stat(self.path).st_ino
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _open_memory(self) -> sqlite3.Connection:
+        db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        db.executescript(_SCHEMA)
+        self._inode = None
+        self.resets += 1
+        return db
+
+    def _in_memory(self) -> None:
+        self._connection.close()
+        self._connection = self._open_memory()
+
+    def _follow(self) -> None:
+        if self._inode is None:
+            return
+        try:
+            same = os.stat(self.path).st_ino == self._inode
+        except FileNotFoundError:
+            same = False
+        except OSError:
+            return
+        if not same:
+            self._connection.close()
+            self.resets += 1
+            self._connection = self._connect()
+
+    def _replace(self) -> None:
+        self._connection.close()
+        self._remove_damaged()
+        self.resets += 1
+        self._connection = self._connect()
+
+    def _remove_damaged(self) -> None:
+        """Remove the file, unless another process already did and made a new one."""
+        lock = self._maintenance_lock()
+        try:
+            with contextlib.suppress(OSError):
+                if self._inode is None or os.stat(self.path).st_ino == self._inode:
+                    os.unlink(self.path)
+                    self._unlink_logs()
+        finally:
+            if lock is not None:
+                lock.release(remove=False)
+
+    def _remove_log_of_a_deleted_file(self) -> None:
+        """A log that outlives its database would be replayed into the next one."""
+        lock = self._maintenance_lock()
+        try:
+            if not self.path.exists():
+                self._unlink_logs()
+        finally:
+            if lock is not None:
+                lock.release(remove=False)
+
+    def _unlink_logs(self) -> None:
+        for suffix in ("-wal", "-shm"):
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self.path}{suffix}")
+
+    def _maintenance_lock(self) -> locks.HeldLock | None:
+        with contextlib.suppress(OSError):
+            return locks.try_lock(self.path.with_name(f"{layout.CATALOG}.lock"))
+        return None

@@ -1,0 +1,158 @@
+"""A pack while it is written: appends, hand-over to the kernel, sync, seal.
+
+Not thread-safe: its writer's lock guards it, but for `sync`, which touches nothing except the file and
+may run beside appends.
+
+States of a record: *buffered* (at or beyond `written_to`: lost with the process), *written* (below it:
+survives SIGKILL), *durable* (below the offset the last successful `sync` was told).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from crabrt.core import failpoints
+from crabrt.core.ids import Buffer
+from crabrt.store import layout, packs
+
+BUFFER_BYTES = 1 << 20
+
+_created = failpoints.declare("pack.created", "an empty pack file exists")
+_appended = failpoints.declare("pack.appended", "records are written to a pack and not synced")
+_synced = failpoints.declare("pack.synced", "a pack's records are durable, its name perhaps not")
+_named = failpoints.declare(
+    "pack.named", "a pack's records and its name are durable, nothing refers to them"
+)
+_sealed = failpoints.declare("pack.sealed", "a pack has its footer, which is not synced")
+
+
+class OpenPack:
+    """One pack file open for appending. The file appears with the first hand-over."""
+
+    def __init__(self, home: Path, name: str) -> None:
+        self.name = name
+        self.path = layout.pack_path(home, name)
+        self.end = packs.HEADER_BYTES
+        self.written_to = 0
+        self.durable_to = 0
+        self.pushed_to = 0
+        self.sealed = False
+        self.records = 0
+        self._home = home
+        self._buffer = bytearray(packs.header_bytes(name))
+        self._entries = bytearray()
+        self._fd = -1
+        self._named = False
+        self._new_directory = False
+
+    @property
+    def dirty(self) -> bool:
+        """Whether a sync has something to do."""
+        return self.written_to > self.durable_to
+
+    @property
+    def buffered(self) -> int:
+        """Bytes not yet handed to the kernel."""
+        return len(self._buffer)
+
+    def records_end(self, offset: int) -> int:
+        """Where the records before `offset` end: the footer is none."""
+        return min(offset, self.end)
+
+    def append(self, item: packs.Item, header: bytes, payload: Buffer) -> None:
+        """Buffer a record; `item` says where it goes, which must be `end`."""
+        self._buffer += header
+        self._buffer += payload
+        self._entries += packs.entry_bytes(item)
+        self.end += len(header) + len(payload)
+        self.records += 1
+
+    def write_out(self) -> None:
+        """Hand everything buffered to the kernel.
+
+        Raises:
+            OSError: it cannot be written; `cut` afterwards.
+        """
+        if not self._buffer or (self.records == 0 and not self.sealed):
+            return
+        if self._fd < 0:
+            self._create()
+        layout.write_all(self._fd, self._buffer, self.written_to)
+        self.written_to += len(self._buffer)
+        self._buffer = bytearray()
+        _appended()
+
+    def _create(self) -> None:
+        self._new_directory = layout.make_directory(self.path.parent)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._fd = os.open(self.path, flags, 0o600)
+        _created()
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of a record, wherever they are now.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        at = offset - self.written_to
+        if at >= 0:
+            return bytes(self._buffer[at : at + length])
+        return packs.read_exactly(self._fd, length, offset)
+
+    def seal(self) -> None:
+        """Append the footer; nothing can be appended after it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self.records and not self.sealed:
+            self._buffer += packs.footer_bytes(self._entries)
+            self.sealed = True
+            self.write_out()
+            self._entries = bytearray()
+            _sealed()
+
+    def sync(self) -> None:
+        """Make everything written durable, and the file's name once. The caller sets `durable_to`.
+
+        Raises:
+            OSError: it may or may not be; `cut` afterwards.
+        """
+        os.fdatasync(self._fd)
+        _synced()
+        if not self._named:
+            layout.sync_directory(self.path.parent)
+            if self._new_directory:
+                layout.sync_directory(self._home / layout.PACKS)
+            self._named = True
+            _named()
+
+    def cut(self, length: int) -> None:
+        """Give up everything from offset `length` on; a pack without records is removed.
+
+        Best effort, as it follows a failure: what cannot be cut is cut by the one who adopts the
+        pack, as far as it is torn.
+        """
+        self._buffer = bytearray()
+        self.sealed = False
+        with contextlib.suppress(OSError):
+            if self._fd >= 0 and length <= packs.HEADER_BYTES:
+                os.unlink(self.path)
+            elif self._fd >= 0:
+                os.ftruncate(self._fd, length)
+        self.written_to = min(self.written_to, length)
+        self.end = min(self.end, length)
+
+    def items(self, start: int) -> Iterator[packs.Item]:
+        """Its written records from offset `start` on, as they are on disk."""
+        if self._fd >= 0:
+            yield from packs.scan(self._fd, self.name, max(start, packs.HEADER_BYTES))
+
+    def close(self) -> None:
+        """Close the file, as it is."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
