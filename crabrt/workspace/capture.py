@@ -1,0 +1,330 @@
+"""The capture: reads what a scan could not decide, and turns it into tree nodes and a root.
+
+Three passes over the directories that the scan named. The first goes down with descriptors and
+reads files and attributes. The second goes bottom-up and stores a node for each directory whose
+entries differ; subtrees that do not differ keep their ids, so bytes written and put back give the
+root that was there before. The third, when everything is stored, updates the index: a capture that
+fails leaves the index as it was.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+import msgspec
+
+from crabrt.core.ports import ObjectWriter
+from crabrt.core.trees import Entry, Kind, put_directory
+from crabrt.workspace.changes import Change, compare, join
+from crabrt.workspace.dirfd import DirStack
+from crabrt.workspace.files import FileReader, directory_entry
+from crabrt.workspace.index import LOCKED, Dir, Doubt, Linked, pack_entries
+from crabrt.workspace.scan import Seen
+from crabrt.workspace.stamps import GONE, STAMP, STAMP_BYTES, stamp
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """One directory on its way from what the index holds to what it will hold.
+
+    Attributes:
+        seen: what the scan found; for a directory that is here only because one below it changed,
+            the index as it is.
+        entries: by name, what will be captured.
+        before: by name, what was.
+        own: the directory's own entry (child missing), if its metadata was read.
+        stamps: by name, for what was read.
+        doubts: by name, for what was read and has to be read again.
+    """
+
+    seen: Seen
+    entries: dict[bytes, Entry]
+    before: dict[bytes, Entry]
+    own: Entry | None = None
+    stamps: dict[bytes, bytes] = field(default_factory=dict)
+    doubts: dict[bytes, Doubt] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a capture found, not yet in the index.
+
+    Attributes:
+        work: the directories to update.
+        top: the entry of the workspace itself.
+        removed: the topmost directories that are no longer there.
+        changes: in no particular order; none for a first capture.
+        files, size_bytes: how many more there are than before.
+        bytes_read: of content.
+        torn: a file kept changing.
+        read: the regular files read, by (device, inode).
+    """
+
+    work: dict[Dir, Work]
+    top: Entry
+    removed: list[Dir] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    files: int = 0
+    size_bytes: int = 0
+    bytes_read: int = 0
+    torn: bool = False
+    read: dict[tuple[int, int], list[tuple[Dir, bytes]]] = field(default_factory=dict)
+
+    def count(self, entry: Entry, sign: int) -> None:
+        """Add (or, with -1, take away) an entry in the totals."""
+        if entry.kind != Kind.DIR:
+            self.files += sign
+            if entry.content is not None:
+                self.size_bytes += sign * entry.content.size
+
+
+class Capturer:
+    """One capture. Used once, by the thread that owns the index."""
+
+    def __init__(self, root: Dir, top: Entry | None, writer: ObjectWriter, margin_ns: int) -> None:
+        self._root = root
+        self._top = top
+        self._writer = writer
+        self._reader = FileReader(writer, margin_ns)
+        self._work: dict[Dir, Work] = {}
+        self._outcome = Outcome(self._work, top or _NO_TOP)
+        self._lost: set[Dir] = set()
+
+    def run(self, root_fd: int, seen: tuple[Seen, ...]) -> Outcome:
+        """Read, and store nodes.
+
+        Raises:
+            StoreUnavailable: something cannot be stored.
+            DirectoryMoved: the workspace was moved about meanwhile.
+        """
+        with DirStack(root_fd) as stack:
+            chain = [self._root]
+            for one in seen:
+                work = self._work_for(one.dir, one)
+                if self._go(stack, chain, one.dir):
+                    self._read_directory(stack.fd, work)
+        self._forget_lost()
+        self._build()
+        return self._outcome
+
+    def _go(self, stack: DirStack, chain: list[Dir], target: Dir) -> bool:
+        """Move the stack to `target`; False if it, or a directory above it, is not there."""
+        down: list[Dir] = []
+        node: Dir | None = target
+        while node is not None and not (node.depth < len(chain) and chain[node.depth] is node):
+            down.append(node)
+            node = node.parent
+        assert node is not None, "the root is always in the chain"
+        stack.up_to(node.depth)
+        del chain[node.depth + 1 :]
+        for below in reversed(down):
+            try:
+                stack.push(below.name)
+            except OSError as error:
+                self._lose(below, error)
+                return False
+            chain.append(below)
+        return True
+
+    def _lose(self, lost: Dir, error: OSError) -> None:
+        assert lost.parent is not None
+        self._lost.add(lost)
+        work = self._work_for(lost.parent)
+        work.seen.dirs.pop(lost.name, None)
+        work.seen.settled = False
+        if isinstance(error, PermissionError):
+            work.seen.skipped[lost.name] = LOCKED
+
+    def _work_for(self, node: Dir, seen: Seen | None = None) -> Work:
+        work = self._work.get(node)
+        if work is None:
+            before = {entry.name: entry for entry in node.entries}
+            seen = seen or unchanged(node)
+            work = self._work[node] = Work(seen, dict(before), before)
+        elif seen is not None and work.seen is not seen:
+            # Something below was lost before this directory's own turn came.
+            seen.dirs = {k: v for k, v in seen.dirs.items() if k in work.seen.dirs}
+            seen.settled = seen.settled and work.seen.settled
+            seen.skipped |= work.seen.skipped
+            work.seen = seen
+        return work
+
+    def _read_directory(self, fd: int, work: Work) -> None:
+        seen, node = work.seen, work.seen.dir
+        if seen.relisted:
+            status = os.fstat(fd)
+            work.own = directory_entry(fd, node.name, status)
+            if stamp(status) != seen.stamp:
+                seen.settled = False
+        if seen.read:
+            known_at = dict(zip(node.names, range(0, len(node.stamps), STAMP_BYTES), strict=True))
+            for i in seen.read:
+                name = seen.names[i]
+                at = known_at.get(name)
+                known_stamp = GONE if at is None else node.stamps[at : at + STAMP_BYTES]
+                self._read_name(fd, work, name, known_stamp)
+        keep = set(seen.names) if seen.names != node.names else None
+        for name, entry in work.before.items():
+            if entry.kind == Kind.DIR:
+                gone = name not in seen.dirs
+            else:
+                gone = (keep is not None and name not in keep) or name in seen.dirs
+            if gone and work.entries.get(name) is entry:
+                del work.entries[name]
+
+    def _read_name(self, fd: int, work: Work, name: bytes, known_stamp: bytes) -> None:
+        reading = self._reader.read(fd, name, work.before.get(name), known_stamp)
+        outcome = self._outcome
+        outcome.bytes_read += reading.bytes_read
+        work.stamps[name] = reading.stamp or GONE
+        work.entries.pop(name, None)
+        if reading.doubt is not None:
+            work.doubts[name] = reading.doubt
+            outcome.torn = outcome.torn or reading.doubt == "torn"
+        if reading.reason is not None:
+            work.seen.skipped[name] = reading.reason
+        if reading.entry is not None:
+            work.entries[name] = reading.entry
+            if reading.entry.kind == Kind.FILE:
+                _, inode, device, *_ = STAMP.unpack(reading.stamp)
+                outcome.read.setdefault((device, inode), []).append((work.seen.dir, name))
+        elif reading.reason is None:
+            work.seen.settled = False  # it vanished: list again
+
+    def _forget_lost(self) -> None:
+        """Drop the work in directories that went away while others were read."""
+        if not self._lost:
+            return
+        for node in list(self._work):
+            above: Dir | None = node
+            while above is not None and above not in self._lost:
+                above = above.parent
+            if above is not None:
+                del self._work[node]
+
+    def _build(self) -> None:
+        """Bottom-up: nodes for directories that differ, their ids into the directory above."""
+        levels: dict[int, list[Dir]] = {}
+        for node in self._work:
+            levels.setdefault(node.depth, []).append(node)
+        for depth in range(max(levels, default=0), 0, -1):
+            for node in levels.get(depth, ()):
+                assert node.parent is not None
+                if node.parent not in self._work:
+                    levels.setdefault(depth - 1, []).append(node.parent)
+                above = self._work_for(node.parent)
+                self._close(node, above)
+        root = self._work.get(self._root)
+        if root is not None:
+            self._drop_lost_children(root)
+            self._outcome.top = self._entry_of(root, self._top)
+            self._note_changes(root)
+            change = compare(b"", self._top, self._outcome.top) if self._top else None
+            if change is not None:
+                self._outcome.changes.append(change)
+
+    def _close(self, node: Dir, above: Work) -> None:
+        work = self._work[node]
+        name = node.name
+        known = above.before.get(name)
+        known = known if known is not None and known.kind == Kind.DIR else None
+        self._drop_lost_children(work)
+        above.entries[name] = self._entry_of(work, known)
+        self._note_changes(work)
+
+    def _entry_of(self, work: Work, known: Entry | None) -> Entry:
+        own = work.own if work.own is not None else known
+        assert own is not None
+        if known is not None and work.entries == work.before:
+            child = known.child
+        else:
+            entries = [work.entries[name] for name in sorted(work.entries)]
+            child = put_directory(entries, self._writer.put)
+        return msgspec.structs.replace(own, child=child)
+
+    def _drop_lost_children(self, work: Work) -> None:
+        for name, entry in list(work.entries.items()):
+            if entry.kind == Kind.DIR and name not in work.seen.dirs:
+                del work.entries[name]
+
+    def _note_changes(self, work: Work) -> None:
+        outcome, node = self._outcome, work.seen.dir
+        path: bytes | None = None
+        for name in work.before.keys() | work.entries.keys():
+            before, after = work.before.get(name), work.entries.get(name)
+            if before == after:
+                continue
+            if before is not None:
+                outcome.count(before, -1)
+            if after is not None:
+                outcome.count(after, +1)
+            if self._top is None:
+                continue
+            path = node.path if path is None else path
+            change = compare(join(path, name), before, after)
+            if change is not None:
+                outcome.changes.append(change)
+            if before is not None and before.kind == Kind.DIR and name not in work.seen.dirs:
+                self._note_removed(node.dirs[name])
+
+    def _note_removed(self, node: Dir) -> None:
+        outcome = self._outcome
+        outcome.removed.append(node)
+        for path, entry in node.tree():
+            outcome.count(entry, -1)
+            outcome.changes.append(Change(path, ("removed",), entry, None))
+
+    def linked_in(self, work: Work) -> tuple[Linked, ...]:
+        """The captured names of a directory whose file has more than one link."""
+        node = work.seen.dir
+        found = {link[2]: link for link in node.linked if link[2] in work.entries}
+        for name in work.stamps:
+            found.pop(name, None)
+            if name in work.entries:
+                _, inode, device, links, *_ = STAMP.unpack(work.stamps[name])
+                if links > 1:
+                    found[name] = (device, inode, name)
+        return tuple(found[name] for name in sorted(found))
+
+
+_NO_TOP = Entry(b"", int(Kind.DIR), 0, 0, 0, child=bytes(32))
+
+
+def unchanged(node: Dir) -> Seen:
+    """A directory as the index has it, in the shape of a scan's finding."""
+    return Seen(
+        dir=node,
+        stamp=node.stamp,
+        names=node.names,
+        stamps=node.stamps,
+        dirs=dict(node.dirs),
+        skipped=dict(node.skipped),
+        ignores=node.ignores,
+        settled=node.settled,
+        relisted=False,
+    )
+
+
+def apply(work: Work, linked: tuple[Linked, ...]) -> None:
+    """Bring the index up to date for one directory."""
+    seen, node = work.seen, work.seen.dir
+    stamps = seen.stamps
+    if work.stamps:
+        parts = [
+            work.stamps.get(name) or stamps[i * STAMP_BYTES : (i + 1) * STAMP_BYTES]
+            for i, name in enumerate(seen.names)
+        ]
+        stamps = b"".join(parts)
+    node.stamp = seen.stamp
+    node.names = seen.names
+    node.stamps = stamps
+    node.dirs = seen.dirs
+    node.skipped = seen.skipped
+    node.ignores = seen.ignores
+    node.settled = seen.settled
+    kept = {n: d for n, d in node.doubts.items() if n not in work.stamps and n in work.entries}
+    node.doubts = kept | work.doubts
+    node.linked = linked
+    if work.entries != work.before:
+        node.packed = pack_entries([work.entries[name] for name in sorted(work.entries)])

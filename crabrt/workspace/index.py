@@ -1,0 +1,118 @@
+"""The index in memory: for every directory its names, their stamps, and their captured entries.
+
+It is a tree of `Dir` objects, one for each directory, and lean inside: stamps are one packed byte
+string, entries are the msgpack bytes of what the tree node holds, decoded only where something
+changed. The root that the index describes can therefore be rebuilt from it without reading the
+store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from crabrt.core.trees import Entry
+from crabrt.workspace.changes import join
+
+Doubt = Literal["racy", "volatile", "torn", "failed"]
+"""Why the stamp of a name is not enough: it was read in the tick of its own change; a process has it
+mapped for writing; it kept changing while it was read; reading it failed in a way that may pass."""
+
+LOCKED = "permission denied"
+"""Reason (or its beginning) why a name is not captured that stays so while its stamp does."""
+
+Linked = tuple[int, int, bytes]
+"""Device, inode and name of a captured file with more than one link."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[Entry, ...]).decode
+
+EMPTY = _encode(())
+
+
+class Dir:
+    """One directory as it was last captured. Owned by a `Tracker`.
+
+    Attributes:
+        parent, name, depth: where it is; None, empty and 0 for the workspace itself.
+        stamp: of the directory, taken before it was listed; empty when never captured.
+        names: all names in it that are not excluded, in order, captured or not.
+        stamps: the stamps of `names`, one after the other.
+        packed: the entries of the captured names, encoded; see `entries`.
+        dirs: the captured directories in it, by name.
+        doubts: names to be read again at the next scan whatever their stamp says.
+        skipped: names that are not captured, with the reason.
+        ignores: the bytes of the ignore file in it when it was listed.
+        linked: captured files that have more than one link.
+        settled: whether an unchanged `stamp` proves unchanged names and metadata.
+    """
+
+    __slots__ = (
+        "depth",
+        "dirs",
+        "doubts",
+        "ignores",
+        "linked",
+        "name",
+        "names",
+        "packed",
+        "parent",
+        "settled",
+        "skipped",
+        "stamp",
+        "stamps",
+    )
+
+    def __init__(self, parent: Dir | None, name: bytes) -> None:
+        self.parent = parent
+        self.name = name
+        self.depth: int = 0 if parent is None else parent.depth + 1
+        self.stamp = b""
+        self.names: tuple[bytes, ...] = ()
+        self.stamps = b""
+        self.packed = EMPTY
+        self.dirs: dict[bytes, Dir] = {}
+        self.doubts: dict[bytes, Doubt] = {}
+        self.skipped: dict[bytes, str] = {}
+        self.ignores = b""
+        self.linked: tuple[Linked, ...] = ()
+        self.settled = False
+
+    @property
+    def path(self) -> bytes:
+        """Relative to the workspace; empty for the workspace itself."""
+        parts = []
+        node: Dir = self
+        while node.parent is not None:
+            parts.append(node.name)
+            node = node.parent
+        return b"/".join(reversed(parts))
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The captured entries in name order."""
+        return _decode(self.packed)
+
+    def walk(self) -> Iterator[Dir]:
+        """This directory and all below it, each before what is in it."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(node.dirs.values())
+
+    def tree(self) -> Iterator[tuple[bytes, Entry]]:
+        """Path and entry of everything below this directory, in no particular order."""
+        stack = [(self, self.path)]
+        while stack:
+            node, path = stack.pop()
+            for entry in node.entries:
+                yield join(path, entry.name), entry
+            stack.extend((child, join(path, name)) for name, child in node.dirs.items())
+
+
+def pack_entries(entries: list[Entry]) -> bytes:
+    """What `Dir.packed` holds."""
+    return _encode(entries)

@@ -1,0 +1,224 @@
+"""The tracker: what is known of one workspace, kept up to date by scan and capture."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from crabrt.core.content import Content
+from crabrt.core.ids import ObjectId, ObjectKind
+from crabrt.core.ports import ObjectWriter
+from crabrt.core.trees import Entry, Root, encode_root
+from crabrt.core.verdicts import Consistency
+from crabrt.errors import Unprotected
+from crabrt.workspace.capture import Capturer, Outcome, apply
+from crabrt.workspace.changes import Change, join, with_links
+from crabrt.workspace.dirfd import DirectoryMoved
+from crabrt.workspace.identity import Workspace
+from crabrt.workspace.index import Dir, Linked
+from crabrt.workspace.links import LinkTable, regrouped
+from crabrt.workspace.scan import Limits, Scan, Scanner
+from crabrt.workspace.stamps import FOREIGN_MARGIN_NS, clock_offset_ns, is_local
+
+CLOCK_JITTER_NS = 100_000
+"""Two clocks read one after the other differ by less than this without anybody setting them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a capture made.
+
+    Attributes:
+        root: id of the state's root.
+        previous: root of the state before; None for the first capture of a tracker.
+        changes: every difference between the two, in path order; empty for the first capture.
+        consistency: ``per_file``, or ``torn`` if a file changed under every attempt to read it.
+        not_captured: path and reason of everything in the workspace that is not in the tree.
+        unobserved: what could not be looked at.
+        files, size_bytes: of the whole state, as in `Root`.
+        bytes_read: of content, by this capture.
+        scan_ms, capture_ms: how long the two took.
+    """
+
+    root: ObjectId
+    previous: ObjectId | None
+    changes: tuple[Change, ...]
+    consistency: Consistency
+    not_captured: tuple[tuple[bytes, str], ...]
+    unobserved: tuple[str, ...]
+    files: int
+    size_bytes: int
+    bytes_read: int
+    scan_ms: float
+    capture_ms: float
+
+
+def _never() -> bool:
+    return False
+
+
+class Tracker:
+    """The in-memory state of one workspace: the index and the last known tree.
+
+    Not thread-safe: one engine thread owns it. `scan` changes nothing; `capture` changes it last,
+    when everything is stored, so a failed capture can simply be tried again after a new scan.
+
+    Args:
+        workspace: what to track.
+        huge_files, huge_bytes: a workspace beyond either is refused.
+        force: it is not.
+
+    Attributes:
+        root: of the state the index describes; None before the first capture.
+    """
+
+    def __init__(
+        self, workspace: Workspace, *, huge_files: int, huge_bytes: int, force: bool = False
+    ) -> None:
+        self.workspace = workspace
+        self.root: ObjectId | None = None
+        self._limits = None if force else Limits(huge_files, huge_bytes)
+        self._clear()
+
+    def _clear(self) -> None:
+        self.root = None
+        self._top = Dir(None, b"")
+        self._top_entry: Entry | None = None
+        self._links = LinkTable()
+        self._skipping: set[Dir] = set()
+        self._files = self._size_bytes = self._names = 0
+        self._generation = 0
+        self._clock: tuple[int, int] | None = None  # wall clock, offset: at the last scan captured
+        self._distrust_from_ns: int | None = None
+
+    def scan(self, cancelled: Callable[[], bool] = _never) -> Scan:
+        """Find what may differ from the index, by stat alone.
+
+        Raises:
+            Cancelled, WorkspaceRefused, NotFound, Unprotected: see `Scanner.run`.
+        """
+        scanner = Scanner(
+            self.workspace,
+            self._top,
+            known_entries=self._names,
+            known_bytes=self._size_bytes,
+            limits=self._limits,
+            distrust_from_ns=self._distrusted(),
+            cancelled=cancelled,
+        )
+        return scanner.run(self._generation)
+
+    def _distrusted(self) -> int | None:
+        """From which change time on stamps prove nothing, because the clock was set back."""
+        floor = self._distrust_from_ns
+        if self._clock is not None:
+            wall, offset = self._clock
+            fallen = offset - clock_offset_ns()
+            if fallen > CLOCK_JITTER_NS:
+                floor = min(wall - fallen, floor if floor is not None else wall)
+        return floor
+
+    def capture(self, scan: Scan, writer: ObjectWriter) -> Snapshot:
+        """Read what may differ, store it, and bring the index up to date.
+
+        Raises:
+            StoreUnavailable: something cannot be stored; the index is as it was.
+            Unprotected: the scan is not of this index, or directories were moved meanwhile.
+            NotFound, WorkspaceRefused: the workspace is gone or was replaced.
+        """
+        began = time.perf_counter()
+        if scan.generation != self._generation:
+            raise Unprotected("the scan is older than the index", hint="scan again")
+        clock = (time.time_ns(), clock_offset_ns())
+        previous = self.root
+        root_fd = self.workspace.open_root()
+        try:
+            margin = 0 if is_local(root_fd) else FOREIGN_MARGIN_NS
+            capturer = Capturer(self._top, self._top_entry, writer, margin)
+            outcome = capturer.run(root_fd, scan.seen)
+        except DirectoryMoved as error:
+            raise Unprotected(
+                "directories were moved while they were read",
+                where=os.fsdecode(self.workspace.path),
+            ) from error
+        finally:
+            os.close(root_fd)
+        linked = {node: capturer.linked_in(work) for node, work in outcome.work.items()}
+        table = self._links.updated(linked, outcome.removed, writer)
+        changes = self._merge_link_changes(outcome, table)
+        root = self._put_root(outcome, table.content, writer)
+        self._commit(outcome, linked, table, root, clock)
+        return Snapshot(
+            root=root,
+            previous=previous,
+            changes=changes if previous is not None else (),
+            consistency=Consistency.TORN if outcome.torn else Consistency.PER_FILE,
+            not_captured=self._not_captured(),
+            unobserved=(),
+            files=self._files,
+            size_bytes=self._size_bytes,
+            bytes_read=outcome.bytes_read,
+            scan_ms=scan.scan_ms,
+            capture_ms=(time.perf_counter() - began) * 1e3,
+        )
+
+    def _merge_link_changes(self, outcome: Outcome, table: LinkTable) -> tuple[Change, ...]:
+        """The changes in path order, regrouped hard links among them."""
+        changes = {change.path: change for change in outcome.changes}
+        for path in regrouped(self._links.groups, table.groups):
+            change = changes.get(path)
+            if change is None:
+                entry = self._linked_entry(path, outcome, table)
+                if entry is not None:
+                    changes[path] = Change(path, ("links",), entry, entry)
+            else:
+                changes[path] = with_links(change)
+        return tuple(sorted(changes.values(), key=lambda change: change.order))
+
+    def _linked_entry(self, path: bytes, outcome: Outcome, table: LinkTable) -> Entry | None:
+        node, name = table.places.get(path) or self._links.places[path]
+        work = outcome.work.get(node)
+        entries = work.entries.values() if work is not None else node.entries
+        return next((entry for entry in entries if entry.name == name), None)
+
+    def _put_root(self, outcome: Outcome, links: Content | None, writer: ObjectWriter) -> ObjectId:
+        files = self._files + outcome.files
+        size_bytes = self._size_bytes + outcome.size_bytes
+        return writer.put(encode_root(Root(outcome.top, links, files, size_bytes)), ObjectKind.ROOT)
+
+    def _commit(
+        self,
+        outcome: Outcome,
+        linked: dict[Dir, tuple[Linked, ...]],
+        table: LinkTable,
+        root: ObjectId,
+        clock: tuple[int, int],
+    ) -> None:
+        """Everything is stored: from here on nothing fails."""
+        for node, work in outcome.work.items():
+            self._names += len(work.seen.names) - len(node.names)
+            apply(work, linked[node])
+            (self._skipping.add if node.skipped else self._skipping.discard)(node)
+        for top in outcome.removed:
+            for node in top.walk():
+                self._names -= len(node.names)
+                self._skipping.discard(node)
+        self._top_entry = outcome.top
+        self._links = table
+        self._files += outcome.files
+        self._size_bytes += outcome.size_bytes
+        self._clock = clock
+        self._distrust_from_ns = None
+        self._generation += 1
+        self.root = root
+
+    def _not_captured(self) -> tuple[tuple[bytes, str], ...]:
+        return tuple(
+            sorted(
+                (join(node.path, name), reason)
+                for node in self._skipping
+                for name, reason in node.skipped.items()
+            )
+        )
