@@ -1,4 +1,4 @@
-"""The generator does what its operations say, repeats from its seed, and leaves no process behind."""
+"""The generator does what it says, repeats from its seed, and leaves no process behind."""
 
 import os
 
@@ -47,6 +47,8 @@ def _do(run, name):
 @pytest.mark.root
 @pytest.mark.parametrize("name", [n for n in OPERATIONS if not OPERATIONS[n].undone])
 def test_an_operation_changes_the_state(name, run):
+    if name == "make a tree deeper than PATH_MAX":
+        _do(run, "remove a tree deeper than PATH_MAX")
     before = oracle.digest(run.root)
     for _ in range(20):  # a mode may be drawn that was there already
         step = _do(run, name)
@@ -58,7 +60,7 @@ def test_an_operation_changes_the_state(name, run):
 @pytest.mark.root
 @pytest.mark.parametrize("name", [n for n in OPERATIONS if OPERATIONS[n].undone])
 def test_an_operation_that_is_undone_changes_no_state(name, run):
-    for _ in range(3):
+    for _ in range(1 if "process" in name else 3):
         before = oracle.manifest(run.root)
         step = _do(run, name)
         assert oracle.describe_difference(before, oracle.manifest(run.root)) == "", step

@@ -99,17 +99,16 @@ class Hand:
         outside: a directory of the same file system that is not part of the tree, or None.
         rng: this turn's randomness.
         turn: its number.
-        holders: live processes that hold files or mappings, by number.
-        busy: paths that a holder uses; nothing else picks them, so that a later store by the
-            holder surely lands in the tree.
+        held: live processes that hold a file, by its path. Nothing else picks these paths, so
+            that a later store by the holder surely lands in the tree.
+        made: how many names were made up.
     """
 
     root: bytes
     outside: bytes | None
     rng: random.Random
     turn: int = 0
-    holders: dict[int, Holder] = field(default_factory=dict)
-    busy: dict[bytes, int] = field(default_factory=dict)
+    held: dict[bytes, Holder] = field(default_factory=dict)
     made: int = 0
 
     def at(self, path: bytes) -> bytes:
@@ -138,7 +137,7 @@ class Hand:
 
     def is_busy(self, path: bytes) -> bool:
         """Whether a holder uses it or something below it."""
-        return any(used == path or used.startswith(path + b"/") for used in self.busy)
+        return any(used == path or used.startswith(path + b"/") for used in self.held)
 
     def pick(self, among: list[bytes]) -> bytes:
         """One of them.

@@ -19,13 +19,15 @@ from typing import Any
 class Holder:
     """A live child that holds one file. Close it, or it ends with its parent's pipe."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: bytes, *, mapped: bool) -> None:
+        self.mapped = mapped
         self._process = subprocess.Popen(
             [sys.executable, "-S", "-E", __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
         self.pid = self._process.pid
+        self.ask("map" if mapped else "open", path=path.hex())
 
     def ask(self, command: str, **arguments: Any) -> None:
         """Have the child do something; returns when it is done.

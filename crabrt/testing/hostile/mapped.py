@@ -78,37 +78,29 @@ def _lonely_file(hand: Hand) -> bytes:
     return path
 
 
-def _hold(hand: Hand, how: str) -> str:
-    if len(hand.holders) >= _HOLDERS_MOST:
+def _hold(hand: Hand, *, mapped: bool) -> str:
+    if len(hand.held) >= _HOLDERS_MOST:
         raise NotApplicable("there are processes enough")
     path = _lonely_file(hand)
-    holder = Holder()
-    holder.ask(how, path=hand.at(path).hex())
-    number = max([hand.turn * 10, *(number + 1 for number in hand.holders)])
-    hand.holders[number] = holder
-    hand.busy[path] = number if how == "map" else -number
-    return f"{path!r} by process {number}"
+    hand.held[path] = Holder(hand.at(path), mapped=mapped)
+    return repr(path)
 
 
 def _held(hand: Hand, *, mapped: bool) -> tuple[bytes, Holder]:
-    path = hand.pick(sorted(path for path, number in hand.busy.items() if (number > 0) == mapped))
-    return path, hand.holders[abs(hand.busy[path])]
-
-
-def _release(hand: Hand, path: bytes) -> Holder:
-    return hand.holders.pop(abs(hand.busy.pop(path)))
+    path = hand.pick(sorted(path for path, its in hand.held.items() if its.mapped == mapped))
+    return path, hand.held[path]
 
 
 @operation("a process starts and maps a file", undone=True, weight=3)
 def hold_mapping(hand: Hand) -> str:
     """And keeps the mapping, without a descriptor, over the turns to come."""
-    return _hold(hand, "map")
+    return _hold(hand, mapped=True)
 
 
 @operation("a process starts and opens a file", undone=True, weight=2)
 def hold_open(hand: Hand) -> str:
     """And keeps the descriptor over the turns to come."""
-    return _hold(hand, "open")
+    return _hold(hand, mapped=False)
 
 
 @operation("a store through a kept mapping", weight=5)
@@ -160,18 +152,17 @@ def background_writer(hand: Hand) -> str:
 @operation("a process that holds a file ends", undone=True)
 def holder_ends(hand: Hand) -> str:
     """In good order; what it mapped is written back by the kernel."""
-    path = hand.pick(sorted(hand.busy))
-    _release(hand, path).close()
+    path = hand.pick(sorted(hand.held))
+    hand.held.pop(path).close()
     return repr(path)
 
 
 @operation("a process that holds a file is killed")
 def holder_is_killed(hand: Hand) -> str:
     """SIGKILL, right after a store: the page is the kernel's and stays."""
-    path = hand.pick(sorted(hand.busy))
-    mapped = hand.busy[path] > 0
-    holder = _release(hand, path)
-    holder.ask("store" if mapped else "write", offset=0, data=hand.rng.randbytes(8).hex())
+    path = hand.pick(sorted(hand.held))
+    holder = hand.held.pop(path)
+    holder.ask("store" if holder.mapped else "write", offset=0, data=hand.rng.randbytes(8).hex())
     holder.kill()
     return repr(path)
 
@@ -179,7 +170,7 @@ def holder_is_killed(hand: Hand) -> str:
 @operation("a held file loses its name")
 def unlink_held(hand: Hand) -> str:
     """The process goes on with an inode that the tree no longer shows."""
-    path = hand.pick(sorted(hand.busy))
+    path = hand.pick(sorted(hand.held))
     os.unlink(hand.at(path))
-    _release(hand, path).close()
+    hand.held.pop(path).close()
     return repr(path)

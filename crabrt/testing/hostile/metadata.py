@@ -56,9 +56,10 @@ def chown(hand: Hand) -> str:
 
 @operation("change a group")
 def chgrp(hand: Hand) -> str:
-    """To one of the user's own: all that is allowed without root."""
+    """To one of the user's own, which is all that is allowed without root."""
     path = hand.a_file()
-    gid = hand.rng.choice([*sorted(os.getgroups()), os.getegid()])
+    own = [*sorted(os.getgroups()), os.getegid()]
+    gid = hand.rng.choice(own if os.geteuid() != 0 else [0, 1, 1000])
     os.chown(hand.at(path), -1, gid)
     return f"{path!r} to {gid}"
 

@@ -125,7 +125,7 @@ class HostileRun:
 
     def held(self) -> dict[bytes, Holder]:
         """The live processes of this run, by the path that each holds."""
-        return {path: self._hand.holders[abs(n)] for path, n in self._hand.busy.items()}
+        return dict(self._hand.held)
 
     def _try(self, name: str) -> Step | None:
         try:
@@ -138,10 +138,9 @@ class HostileRun:
 
     def close(self) -> None:
         """End every process that this run started."""
-        for holder in self._hand.holders.values():
+        for holder in self._hand.held.values():
             holder.close()
-        self._hand.holders.clear()
-        self._hand.busy.clear()
+        self._hand.held.clear()
 
     def __enter__(self) -> Self:
         return self
