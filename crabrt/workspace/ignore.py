@@ -22,14 +22,19 @@ _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Matcher:
-    """The patterns in force in one directory: its own, then those of the directories above."""
+    """The patterns in force in one directory: its own, then those of the directories above.
 
-    __slots__ = ("_above", "_base", "_spec")
+    Attributes:
+        patterns: its own.
+    """
+
+    __slots__ = ("_above", "_base", "_spec", "patterns")
 
     def __init__(self, lines: Sequence[str], base: bytes, above: Matcher | None) -> None:
         from pathspec import GitIgnoreSpec  # noqa: PLC0415 - 20 ms that most imports never need
 
         self._spec = GitIgnoreSpec.from_lines(lines)
+        self.patterns = tuple(lines)
         self._base = base + b"/" if base else b""
         self._above = above
 

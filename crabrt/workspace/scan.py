@@ -278,12 +278,13 @@ class Scanner:
         names = known.names
         lstat, pack = os.lstat, STAMP.pack
         rules, ignores = visit.rules, b""
-        if ignore.IGNORE_FILE in names or visit.stamp != known.stamp or not known.settled:
+        doubtful = visit.stamp != known.stamp or not known.settled or self._distrusts(visit.stamp)
+        if doubtful or ignore.IGNORE_FILE in names:
             ignores = ignore.read_file(fd)
             if ignores:
                 rules = ignore.with_file(ignores, known.path, rules)
         moved = visit.rules_moved or ignores != known.ignores
-        listed = moved or not self._local or not known.settled or visit.stamp != known.stamp
+        listed = moved or doubtful or not self._local
         tick = tick_ns()
         complete = True
         if not listed:
@@ -302,8 +303,7 @@ class Scanner:
         if (
             stamps != known.stamps
             or names != known.names
-            or visit.stamp != known.stamp
-            or not known.settled
+            or doubtful
             or known.doubts
             or moved
             or not complete
@@ -320,7 +320,7 @@ class Scanner:
                 skipped={},
                 ignores=ignores,
                 settled=complete and settled(ctime_ns(visit.stamp), tick, margin),
-                relisted=visit.stamp != known.stamp or not known.settled,
+                relisted=doubtful,
             )
             self._differing(seen)
             dirs = seen.dirs

@@ -7,23 +7,30 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from crabrt.core.clock import boot_id
 from crabrt.core.content import Content
 from crabrt.core.ids import ObjectId, ObjectKind
-from crabrt.core.ports import ObjectWriter
+from crabrt.core.ports import ObjectReader, ObjectWriter
 from crabrt.core.trees import Entry, Root, encode_root
 from crabrt.core.verdicts import Consistency
 from crabrt.errors import Unprotected
 from crabrt.workspace.capture import Capturer, Outcome, apply
 from crabrt.workspace.changes import Change, join, with_links
+from crabrt.workspace.diff import read_root
 from crabrt.workspace.dirfd import DirectoryMoved
 from crabrt.workspace.identity import Workspace
 from crabrt.workspace.index import Dir, Linked
+from crabrt.workspace.index_file import VERSION, Header, IndexFile, root_of
 from crabrt.workspace.links import LinkTable, regrouped
 from crabrt.workspace.scan import Limits, Scan, Scanner
 from crabrt.workspace.stamps import FOREIGN_MARGIN_NS, clock_offset_ns, is_local
 
 CLOCK_JITTER_NS = 100_000
 """Two clocks read one after the other differ by less than this without anybody setting them."""
+
+
+UNWRITTEN_NS = 120_000_000_000
+"""How long the kernel may keep changed pages unwritten (30 s by default), with ample reserve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +87,7 @@ class Tracker:
         self.workspace = workspace
         self.root: ObjectId | None = None
         self._limits = None if force else Limits(huge_files, huge_bytes)
+        self._file = IndexFile(workspace.state_dir)
         self._clear()
 
     def _clear(self) -> None:
@@ -90,8 +98,92 @@ class Tracker:
         self._skipping: set[Dir] = set()
         self._files = self._size_bytes = self._names = 0
         self._generation = 0
+        self._unsaved: set[Dir] = set()
+        self._unsaved_gone: list[Dir] = []
+        self._saved_root: ObjectId | None = None
         self._clock: tuple[int, int] | None = None  # wall clock, offset: at the last scan captured
         self._distrust_from_ns: int | None = None
+
+    def load(self, reader: ObjectReader) -> None:
+        """Take over the saved index, if it can be trusted and `reader` has its root; else start empty.
+
+        Where it was written in another boot, what changed shortly before the last save is read
+        again: a crash may have lost the bytes and kept the times.
+        """
+        self._clear()
+        self._file = IndexFile(self.workspace.state_dir)
+        loaded = self._file.load()
+        if (
+            loaded is None
+            or not self._fits(loaded.header)
+            or not reader.contains(root_of(loaded.header))
+        ):
+            self._file = IndexFile(self.workspace.state_dir)
+            return
+        header = loaded.header
+        self.root = root_of(header)
+        self._top, self._top_entry = loaded.root, header.top
+        self._files, self._size_bytes = header.files, header.size_bytes
+        self._names = header.names
+        linked: dict[Dir, tuple[Linked, ...]] = {}
+        for node in loaded.root.walk():
+            if node.skipped:
+                self._skipping.add(node)
+            if node.linked:
+                linked[node] = node.linked
+            if header.excludes != self._excludes:
+                node.settled = False  # what is listed depends on it
+        self._links = LinkTable(linked)
+        if linked:
+            self._links.content = read_root(reader, self.root).links
+        if header.boot == boot_id():
+            self._clock = (header.wall_ns, header.offset_ns)
+        else:
+            self._distrust_from_ns = min(header.wall_ns - UNWRITTEN_NS, time.time_ns())
+
+    def _fits(self, header: Header) -> bool:
+        workspace = self.workspace
+        return (header.path, header.device, header.inode) == (
+            workspace.path,
+            workspace.device,
+            workspace.inode,
+        )
+
+    @property
+    def _excludes(self) -> tuple[str, ...]:
+        matcher = self.workspace.excludes
+        return matcher.patterns if matcher is not None else ()
+
+    def save(self) -> None:
+        """Persist the index. It is a cache: appended to where possible, never synced.
+
+        Raises:
+            StoreUnavailable: it cannot be written; the tracker goes on without.
+        """
+        if self.root is None or self._clock is None or self._top_entry is None:
+            return
+        if not self._unsaved and self._saved_root == self.root:
+            return
+        wall_ns, offset_ns = self._clock
+        header = Header(
+            version=VERSION,
+            path=self.workspace.path,
+            device=self.workspace.device,
+            inode=self.workspace.inode,
+            boot=boot_id(),
+            excludes=self._excludes,
+            root=self.root,
+            top=self._top_entry,
+            files=self._files,
+            size_bytes=self._size_bytes,
+            names=self._names,
+            wall_ns=wall_ns,
+            offset_ns=offset_ns,
+        )
+        self._file.save(header, self._top, self._unsaved, self._unsaved_gone)
+        self._unsaved.clear()
+        self._unsaved_gone.clear()
+        self._saved_root = self.root
 
     def scan(self, cancelled: Callable[[], bool] = _never) -> Scan:
         """Find what may differ from the index, by stat alone.
@@ -200,9 +292,12 @@ class Tracker:
         for node, work in outcome.work.items():
             self._names += len(work.seen.names) - len(node.names)
             apply(work, linked[node])
+            self._unsaved.add(node)
             (self._skipping.add if node.skipped else self._skipping.discard)(node)
         for top in outcome.removed:
+            self._unsaved_gone.append(top)
             for node in top.walk():
+                self._unsaved.discard(node)
                 self._names -= len(node.names)
                 self._skipping.discard(node)
         self._top_entry = outcome.top
