@@ -16,7 +16,14 @@ from typing import Any, ClassVar
 import msgspec
 
 from crabrt.core.content import Content
-from crabrt.core.verdicts import Consistency, ExternalKind, InDoubtPolicy, Prior, Protection, Verdict
+from crabrt.core.verdicts import (
+    Consistency,
+    ExternalKind,
+    InDoubtPolicy,
+    Prior,
+    Protection,
+    Verdict,
+)
 
 
 class Payload(msgspec.Struct, frozen=True, array_like=True):

@@ -1,9 +1,9 @@
 """The lease: one process at a time may write a run's journal, and a killed one never blocks it.
 
 It is an fcntl record lock on ``runs/<run>/lease``. The kernel drops it when its owner dies, in
-whatever way, and does not pass it to forked children (flock and open-file-description locks are passed on
-and outlive their owner in any child). Its price: a process loses the lock when it closes *any*
-descriptor of the file. So this module alone opens it, once a process, behind one registry.
+whatever way, and does not pass it to forked children (flock and open-file-description locks are
+passed on and outlive their owner in any child). Its price: a process loses the lock when it closes
+*any* descriptor of the file. So this module alone opens it, once a process, behind one registry.
 
 The file says who owns it: boot id, pid, start time of the pid, and the epoch, a number that grows
 with every owner. Segments carry the epoch of their writer, so an owner that lost its lock without

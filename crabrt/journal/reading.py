@@ -9,7 +9,7 @@ what followed it, and the run went on differently) is `PositionLost`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import msgspec
@@ -175,7 +175,7 @@ def _frame_ends_at(segment: Segment, after: Position) -> bool:
         raise unavailable(error, "read a journal segment", segment.path) from error
 
 
-def read_segment(segment: Segment, start: SegmentTail) -> Iterator[Record]:
+def read_segment(segment: Segment, start: SegmentTail) -> Generator[Record, None, SegmentTail]:
     """The entries of one segment behind `start`; returns where they end.
 
     Raises:

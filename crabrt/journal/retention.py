@@ -1,0 +1,118 @@
+"""Turns that gave up their files, and what of the store a run still needs.
+
+Thinning a turn drops its trees, never its conversation: a resume needs that. The `Thinned` message
+in the run's inbox is durable before anything is dropped; a crash between the two leaves trees that
+the next gc drops. A root that a thinned turn shares with one that is not stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from crabrt.core.content import Content
+from crabrt.core.entries import (
+    Body,
+    Captured,
+    Checkpoint,
+    Ended,
+    Failure,
+    Intent,
+    Payload,
+    Recorded,
+    Request,
+    Response,
+    Result,
+    RolledBack,
+    Started,
+    Thinned,
+)
+from crabrt.core.ids import ID_BYTES, ObjectId, ObjectKind
+from crabrt.errors import DamagedJournal
+from crabrt.journal.inbox import Marks, put, read_marks
+from crabrt.journal.reading import read_journal
+
+_RANGES_A_MESSAGE = 100_000
+
+
+def thin_turns(directory: Path, turns: Iterable[int], *, reason: str = "retention") -> None:
+    """Declare that `turns` gave up their files. Durable on return; does nothing for no turns.
+
+    Raises:
+        NotFound: there is no such run.
+        StoreUnavailable: it cannot be written.
+    """
+    ranges: list[tuple[int, int]] = []
+    for turn in sorted(set(turns)):
+        if ranges and ranges[-1][1] == turn - 1:
+            ranges[-1] = (ranges[-1][0], turn)
+        else:
+            ranges.append((turn, turn))
+    for start in range(0, len(ranges), _RANGES_A_MESSAGE):
+        part = tuple(ranges[start : start + _RANGES_A_MESSAGE])
+        put(directory, Thinned(part, reason), turn=part[-1][1])
+
+
+def references(
+    directory: Path, *, thinned: bool = False, marks: Marks | None = None
+) -> Iterator[tuple[ObjectId, ObjectKind]]:
+    """What the run's entries refer to in the store: roots, and the topmost ids of long values.
+
+    Ids may come more than once. Roots are those of checkpoints (inner ones too), of captures, and
+    of rollbacks.
+
+    Args:
+        directory: the run's directory.
+        thinned: also the roots of thinned turns.
+        marks: instead of reading the inbox.
+
+    Raises:
+        NotFound, DamagedJournal, FormatTooNew, StoreUnavailable: as `read_journal`; what is
+            needed is unknown then, and nothing may be dropped.
+    """
+    marks = read_marks(directory) if marks is None else marks
+    for record in read_journal(directory):
+        body = record.body
+        if body is None:
+            continue
+        if isinstance(body, Captured | Checkpoint):
+            if thinned or marks.thinned_at(body.turn) is None:
+                yield _checked(body.root, f"{record.segment}:{record.offset}"), ObjectKind.ROOT
+        elif isinstance(body, RolledBack):
+            if thinned or marks.thinned_at(body.to) is None:
+                yield _checked(body.root, f"{record.segment}:{record.offset}"), ObjectKind.ROOT
+        else:
+            for content in _contents(body):
+                kind = ObjectKind.LIST if content.level else ObjectKind.DATA
+                for item in content.ids:
+                    yield _checked(item, f"{record.segment}:{record.offset}"), kind
+
+
+def _checked(item: bytes, where: str) -> ObjectId:
+    if len(item) != ID_BYTES:
+        raise DamagedJournal("an entry refers to a malformed id", where=where)
+    return ObjectId(item)
+
+
+def _contents(body: Body) -> Iterator[Content]:
+    """The long values that an entry names."""
+    payloads: tuple[Payload, ...] = ()
+    failure: Failure | None = None
+    match body:
+        case Started(arguments=payload) | Intent(arguments=payload) | Recorded(value=payload):
+            payloads = (payload,)
+        case Request(arguments=payload, messages=messages):
+            payloads = (payload,)
+            if messages is not None:
+                yield messages
+        case (
+            Response(result=payload, failure=failure)
+            | Result(result=payload, failure=failure)
+            | Ended(result=payload, failure=failure)
+        ):
+            payloads = (payload,)
+    if failure is not None:
+        payloads = (*payloads, failure.state)
+    for one in payloads:
+        if one.content is not None:
+            yield one.content

@@ -1,0 +1,245 @@
+"""What a journal says, as values to show: a run, its turns, their calls. Frozen, small, encodable.
+
+A row holds what a line of ``crab log`` needs. Arguments, results and messages stay in the journal:
+`details.turn_detail` streams them for one turn.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from crabrt.core.entries import CallId, Failure, Lineage, Payload
+from crabrt.core.ids import ObjectId
+from crabrt.core.verdicts import Consistency, Prior, Protection
+from crabrt.journal.reading import Position
+
+OPEN, DONE, FAILED, FORKED = "open", "done", "failed", "forked"
+RUNNING, CRASHED, DAMAGED = "running", "crashed", "damaged"
+
+
+class ToolView(msgspec.Struct, frozen=True, array_like=True):
+    """One tool call of a turn. A call that ran again on resume is one call.
+
+    Attributes:
+        call: its identity.
+        ok: True: it returned; False: it raised or was cancelled; None: it has no result.
+        seq: of its (first) intent.
+        duration_ms: of the run that counts.
+        prior: what it was declared to do.
+        cancelled: it was cancelled.
+        times: how often it ended.
+    """
+
+    call: CallId
+    ok: bool | None
+    seq: int
+    duration_ms: float = 0.0
+    prior: Prior = Prior.AUTO
+    cancelled: bool = False
+    times: int = 0
+
+    @property
+    def name(self) -> str:
+        """The tool's name."""
+        return self.call.name
+
+
+class ModelView(msgspec.Struct, frozen=True, array_like=True):
+    """One model call of a turn.
+
+    Attributes:
+        call, ok, seq, cancelled, times: as in `ToolView`.
+        model: the model asked, if the adapter knew.
+        wait_ms: from sending to the (whole) reply.
+        tokens_in, tokens_out, cost_usd: as reported, else None.
+        streamed: the reply came in pieces.
+    """
+
+    call: CallId
+    ok: bool | None
+    seq: int
+    model: str | None = None
+    wait_ms: float = 0.0
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost_usd: float | None = None
+    streamed: bool = False
+    cancelled: bool = False
+    times: int = 0
+
+
+class InnerView(msgspec.Struct, frozen=True, array_like=True):
+    """A checkpoint ``turn.n`` inside a turn; `root` and `position` as in `core.entries`."""
+
+    inner: int
+    root: ObjectId
+    position: int
+    protection: Protection
+    wall_ns: int
+
+
+class NoteView(msgspec.Struct, frozen=True, array_like=True):
+    """Something a person should know."""
+
+    topic: str
+    text: str
+    paths: tuple[bytes, ...] = ()
+
+
+class TurnView(msgspec.Struct, frozen=True, array_like=True):
+    """One turn.
+
+    Attributes:
+        turn: its number; 0 is the workspace as the run found it.
+        base: the turn on whose state it began.
+        started_ns: wall clock.
+        first: the place before its first entry; None where that is the journal's beginning.
+        last_seq: the last entry about it (labels, pins and other runs' entries aside).
+        verdict: effect classes; ``("none",)`` when nothing changed; empty while not yet known.
+        evidence: why, one phrase each.
+        files_added, files_changed, files_removed: counts of paths.
+        sample: the first changed paths.
+        unobserved: what could not be looked at.
+        tools, models: its calls, in order.
+        root: the state after it, once captured; an inherited checkpoint's is the earlier one's.
+        position: seq of the last entry that belongs to that state.
+        protection: of its checkpoint. A thinned turn keeps it; see `thinned_ns`.
+        consistency: of which instant its files are.
+        bytes_stored: added to the store for it, inner checkpoints included.
+        scan_ms, capture_ms, durable_ms: of its checkpoint.
+        exposed_ms: how long gates held the loop because of it.
+        unprotected: why it lost protection, if it did.
+        not_captured: paths and why.
+        inner: its inner checkpoints.
+        shared: another run family worked in the same directory.
+        notes: what a person should know.
+        labels: names people or the loop gave it or a point inside it.
+        pinned: retention may not thin it.
+        thinned_ns, thinned_why: when and why retention dropped its files, else 0 and empty.
+    """
+
+    turn: int
+    base: int
+    started_ns: int
+    first: Position | None = None
+    last_seq: int = 0
+    verdict: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
+    files_added: int = 0
+    files_changed: int = 0
+    files_removed: int = 0
+    sample: tuple[bytes, ...] = ()
+    unobserved: tuple[str, ...] = ()
+    tools: tuple[ToolView, ...] = ()
+    models: tuple[ModelView, ...] = ()
+    root: ObjectId | None = None
+    position: int = 0
+    protection: Protection = Protection.PENDING
+    consistency: Consistency = Consistency.EXACT
+    bytes_stored: int = 0
+    scan_ms: float = 0.0
+    capture_ms: float = 0.0
+    durable_ms: float = 0.0
+    exposed_ms: float = 0.0
+    unprotected: tuple[str, ...] = ()
+    not_captured: tuple[tuple[bytes, str], ...] = ()
+    inner: tuple[InnerView, ...] = ()
+    shared: bool = False
+    notes: tuple[NoteView, ...] = ()
+    labels: tuple[str, ...] = ()
+    pinned: bool = False
+    thinned_ns: int = 0
+    thinned_why: str = ""
+
+    @property
+    def verdict_names(self) -> list[str]:
+        """The effect classes, as in ``--json``."""
+        return list(self.verdict)
+
+    @property
+    def files(self) -> int:
+        """How many files were added, changed or removed."""
+        return self.files_added + self.files_changed + self.files_removed
+
+    @property
+    def model_wait_ms(self) -> float:
+        """How long the loop waited for models."""
+        return sum(model.wait_ms for model in self.models)
+
+    @property
+    def tokens_in(self) -> int:
+        """Tokens sent, as far as reported."""
+        return sum(model.tokens_in or 0 for model in self.models)
+
+    @property
+    def tokens_out(self) -> int:
+        """Tokens received, as far as reported."""
+        return sum(model.tokens_out or 0 for model in self.models)
+
+    @property
+    def cost_usd(self) -> float:
+        """What the model calls cost, as far as reported."""
+        return sum(model.cost_usd or 0.0 for model in self.models)
+
+    @property
+    def restorable(self) -> bool:
+        """Whether its files can be brought back."""
+        return self.root is not None and not self.thinned_ns
+
+
+class RunView(msgspec.Struct, frozen=True):
+    """One run.
+
+    Attributes:
+        run, name: which. Empty before its first entry is read.
+        workspace_path, workspace_id, lineage, argv, cwd, agent, arguments, version: as it started.
+        status: ``open``, ``done``, ``failed``, or ``forked`` (never taken up); whether an open run
+            is alive is the lease's to say: see `live_status`.
+        started_ns, updated_ns: wall clock of its first and last entry.
+        pid: the process that wrote last.
+        turn: the latest turn.
+        resumed: how often it was taken up again.
+        forked_at: the turn it was forked at, or None.
+        restorable: the latest turn with a checkpoint, or None.
+        root, root_turn, root_ns: the newest state known of the workspace, its turn, and since when.
+        labels: label to (turn, inner).
+        pins: turns that were pinned or unpinned.
+        result, failure: how it ended.
+        exit_ms: how long its end waited for the last checkpoint.
+    """
+
+    run: str = ""
+    name: str = ""
+    workspace_path: bytes = b""
+    workspace_id: str = ""
+    lineage: Lineage = Lineage("")
+    argv: tuple[str, ...] = ()
+    cwd: bytes = b""
+    agent: str | None = None
+    arguments: Payload = Payload()
+    version: str = ""
+    status: str = OPEN
+    started_ns: int = 0
+    updated_ns: int = 0
+    pid: int = 0
+    turn: int = 0
+    resumed: int = 0
+    forked_at: int | None = None
+    restorable: int | None = None
+    root: ObjectId | None = None
+    root_turn: int = 0
+    root_ns: int = 0
+    labels: dict[str, tuple[int, int]] = {}
+    pins: dict[int, bool] = {}
+    result: Payload = Payload()
+    failure: Failure | None = None
+    exit_ms: float = 0.0
+
+
+def live_status(status: str, *, held: bool) -> str:
+    """The status to show: an open run is ``running`` while its lease is held, else ``crashed``."""
+    if status == FORKED and held:
+        return RUNNING
+    if status != OPEN:
+        return status
+    return RUNNING if held else CRASHED
