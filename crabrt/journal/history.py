@@ -164,7 +164,7 @@ def _superseded(fold: Fold, body: Superseded, record: Record) -> None:
         if turn is None:
             continue
         turn.drop_calls_after(body.after, keep_external=True)
-        self._changed.add(number)
+        fold.mark_changed(number)
     fold.state.calls = {
         call: number for call, number in fold.state.calls.items() if fold.has_call(number, call)
     }

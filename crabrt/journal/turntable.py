@@ -1,7 +1,7 @@
-"""The turns of a run while its journal is folded: rows that may still change, and those long settled.
+"""The turns of a run while its journal is folded: those that may still change, and the rest.
 
-A turn that an earlier fold left behind is loaded when an entry is about it; `Fold.take_changed` hands
-out what changed and forgets it, so the memory of a fold does not grow with the journal.
+A turn that an earlier fold left behind is loaded when an entry is about it; `Fold.take_changed`
+hands out what changed and forgets it, so the memory of a fold does not grow with the journal.
 """
 
 from __future__ import annotations
@@ -49,11 +49,13 @@ class OpenTurn:
         self.models = {model.call: model for model in view.models}
 
     def freeze(self) -> TurnView:
+        """The row, with its calls."""
         return replace(
             self.view, tools=tuple(self.tools.values()), models=tuple(self.models.values())
         )
 
     def drop_calls_after(self, seq: int, *, keep_external: bool) -> None:
+        """Drop the calls that began after entry `seq`."""
         self.models = {call: m for call, m in self.models.items() if m.seq <= seq}
         self.tools = {
             call: t
@@ -109,6 +111,7 @@ class Fold:
         return changed
 
     def get(self, number: int) -> OpenTurn | None:
+        """A turn to look at, or None; to change it, `touch` it."""
         if number not in self._turns:
             view = self._load(number)
             self._turns[number] = None if view is None else OpenTurn(view)
@@ -128,11 +131,17 @@ class Fold:
         self._changed.add(number)
         return turn
 
+    def mark_changed(self, number: int) -> None:
+        """A turn that `get` gave was changed."""
+        self._changed.add(number)
+
     def edit(self, number: int, record: Record, **changes: Any) -> None:
+        """Change fields of a turn's row."""
         turn = self.touch(number, record)
         turn.view = replace(turn.view, **changes)
 
     def edit_run(self, **changes: Any) -> None:
+        """Change fields of the run."""
         self.state.run = replace(self.state.run, **changes)
 
     def turn_of(self, call: CallId, record: Record) -> int | None:
@@ -149,18 +158,22 @@ class Fold:
         return None
 
     def begins_after(self, number: int, seq: int) -> bool:
+        """Whether a turn has no entry up to `seq`."""
         turn = self.get(number)
         return turn is not None and turn.view.first is not None and turn.view.first.seq >= seq
 
     def has_call(self, number: int, call: CallId) -> bool:
+        """Whether a turn has `call`."""
         turn = self.get(number)
         return turn is not None and (call in turn.tools or call in turn.models)
 
     def count_calls(self, number: int) -> int:
+        """How many calls a turn has."""
         turn = self.get(number)
         return 0 if turn is None else len(turn.tools) + len(turn.models)
 
     def drop_turns(self, first: int) -> None:
+        """Drop the turns from `first` on."""
         for number in range(first, self.run.turn + 1):
             self._turns[number] = None
             self._changed.add(number)
@@ -170,6 +183,7 @@ class Fold:
             self.edit_run(restorable=self.restorable_before(first - 1))
 
     def restorable_before(self, number: int) -> int | None:
+        """The latest turn up to `number` that has a root."""
         for earlier in range(number, -1, -1):
             turn = self.get(earlier)
             if turn is not None and turn.view.root is not None:
