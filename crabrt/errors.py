@@ -21,6 +21,7 @@
     |-- Diverged                a resumed loop asked for something else than it did     (exit 8)
     |-- Waiting                 a person has to decide                                  (exit 9)
     |   `-- InDoubt             an external effect may or may not have happened
+    |-- RestoreFailed           the file system refused a restore, wholly or halfway    (exit 1)
     `-- Unprotected             a checkpoint could not be made                          (exit 1)
         |-- NotDurable          what an external effect depends on could not be made durable
         `-- StoreUnavailable    the store cannot be written: full, read-only, gone
@@ -201,6 +202,12 @@ class InDoubt(Waiting):
     """An external effect has a durable intent and no result: it may or may not have happened."""
 
     kind = "in-doubt"
+
+
+class RestoreFailed(CrabError):
+    """The workspace cannot be written: full, read-only, failing. The message says what was touched."""
+
+    kind = "restore-failed"
 
 
 class Unprotected(CrabError):

@@ -1,0 +1,143 @@
+"""Restore into another directory: a copy of a state, with the same fidelity and checks.
+
+There is nothing to lose in a new directory, so there is no checkpoint, no log and no undo: a copy
+that was killed is deleted, or finished with `force`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from crabrt.core.ids import ObjectId
+from crabrt.core.ports import ObjectReader
+from crabrt.core.trees import Kind
+from crabrt.errors import NotFound, RestoreFailed, UsageError
+from crabrt.workspace.diff import read_root
+from crabrt.workspace.dirfd import mount_points, open_directory
+from crabrt.workspace.restoring import finish
+from crabrt.workspace.restoring.apply import Apply, Progress, Unwritable
+from crabrt.workspace.restoring.ground import Ground
+from crabrt.workspace.restoring.handles import Handles, describe
+from crabrt.workspace.restoring.plan import make_fresh_plan
+from crabrt.workspace.restoring.report import RestoreReport
+from crabrt.workspace.restoring.scope import Scope
+from crabrt.workspace.restoring.steps import Plan, without_mounts
+from crabrt.workspace.restoring.sync import sync_file_system
+
+
+def restore_to(
+    reader: ObjectReader,
+    target: ObjectId,
+    directory: Path,
+    *,
+    paths: Sequence[bytes] = (),
+    force: bool = False,
+    progress: Progress | None = None,
+) -> RestoreReport:
+    """Make the state `target`, or only `paths` of it, in `directory`.
+
+    Args:
+        reader: has the target.
+        target: the root.
+        directory: absent (it is made, and those above it) or empty.
+        paths: files or directories, relative, raw bytes; none: everything.
+        force: the directory need not be empty: files of the target replace what is there, the rest
+            stays. Files whose stored content is damaged are listed and left out.
+        progress: called with steps done and steps in all.
+
+    Raises:
+        UsageError: the directory is not empty or not a directory, or a path leads outside.
+        NotFound: the target or a path of it does not exist.
+        DamagedObject: a stored object cannot be read; nothing was made.
+        RestoreFailed: the file system refuses.
+    """
+    scope = Scope(paths)
+    if not reader.contains(target):
+        raise NotFound("the state to restore is not in the store", where=target.hex())
+    read_root(reader, target)
+    plan = make_fresh_plan(reader, target, scope)
+    made = _prepare(directory, force=force)
+    try:
+        return _restore(reader, target, directory, plan, force=force, progress=progress)
+    except BaseException:
+        for path in reversed(made):
+            with contextlib.suppress(OSError):  # not empty: somebody uses it already
+                path.rmdir()
+        raise
+
+
+def _restore(
+    reader: ObjectReader,
+    target: ObjectId,
+    directory: Path,
+    plan: Plan,
+    *,
+    force: bool,
+    progress: Progress | None,
+) -> RestoreReport:
+    real = os.path.realpath(os.fsencode(directory))
+    root_fd = open_directory(real)
+    try:
+        mounts = mount_points(real)
+        plan, blocked = without_mounts(plan, mounts)
+        with Handles(root_fd, may_loosen=True, mounts=mounts) as handles:
+            apply = Apply(
+                Ground(handles, reader, overwrite=force),
+                reader,
+                plan,
+                os.urandom(8).hex(),
+                skip_damaged=force,
+                progress=progress,
+            )
+            try:
+                apply.run()
+            except Unwritable as refusal:
+                where = os.fsdecode(os.path.join(real, refusal.path))
+                raise RestoreFailed(f"{refusal}", where=where) from refusal
+            problems = blocked | apply.partial | apply.problems
+            with Handles(root_fd, may_loosen=True, mounts=mounts) as fresh:
+                wrong = finish.verify(fresh, reader, plan, problems)
+                handles.loosened.update(fresh.loosened)
+            settled = finish.settle(handles, plan)
+            wrong |= {path: why for path, why in settled.items() if path not in problems}
+            sync_file_system(root_fd)
+    finally:
+        os.close(root_fd)
+    problems |= wrong
+    return RestoreReport(
+        target=target,
+        root=None if problems else target,
+        created=sum(c.after is not None and c.after.kind != Kind.DIR for c in plan.changes),
+        changes=plan.changes,
+        not_restored=tuple(sorted(problems.items())),
+        links_broken=plan.links_broken,
+        verified=not wrong,
+    )
+
+
+def _prepare(directory: Path, *, force: bool) -> list[Path]:
+    """Make the directory if it is absent; the directories made.
+
+    Raises:
+        UsageError: it is not empty, or no directory.
+        RestoreFailed: it cannot be made or read.
+    """
+    missing = [p for p in (directory, *directory.parents) if not os.path.lexists(p)][::-1]
+    try:
+        for path in missing:
+            path.mkdir()
+        occupied = next(os.scandir(directory), None) is not None
+    except (NotADirectoryError, FileExistsError) as error:
+        raise UsageError("not a directory", where=str(directory)) from error
+    except OSError as error:
+        raise RestoreFailed(f"cannot be used: {describe(error)}", where=str(directory)) from error
+    if occupied and not force:
+        raise UsageError(
+            "the directory is not empty",
+            where=str(directory),
+            hint="name a new one, or merge into it with --force",
+        )
+    return missing

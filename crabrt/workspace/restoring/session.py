@@ -1,0 +1,316 @@
+"""Restore in place: checkpoint what is there, plan, check for others' work, log, apply, verify.
+
+The order is what makes it safe. The state before is durable and the log says `Begin` before
+anything is touched; the log says `End` after all of it is durable. Killed in between, `recover`
+makes the same plan from the same two roots and rolls it forward; each step is found done, or is
+done.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+from crabrt.core.clock import boot_id
+from crabrt.core.config import GIB
+from crabrt.core.failpoints import declare
+from crabrt.core.ids import ObjectId
+from crabrt.core.ports import ObjectReader, ObjectWriter
+from crabrt.core.trees import Kind
+from crabrt.errors import (
+    CrabError,
+    Damaged,
+    NotFound,
+    RestoreFailed,
+    StoreUnavailable,
+    WouldLoseChanges,
+)
+from crabrt.workspace.diff import diff_roots, read_root
+from crabrt.workspace.dirfd import mount_points
+from crabrt.workspace.identity import Workspace
+from crabrt.workspace.restoring import bystanders, files, finish
+from crabrt.workspace.restoring.apply import Apply, Progress, Unwritable
+from crabrt.workspace.restoring.ground import Ground
+from crabrt.workspace.restoring.handles import Blocked, Handles
+from crabrt.workspace.restoring.log import Begin, End, RestoreLog, begin
+from crabrt.workspace.restoring.plan import entries_from, entry_or_none, make_plan
+from crabrt.workspace.restoring.report import RestoreReport
+from crabrt.workspace.restoring.scope import Scope
+from crabrt.workspace.restoring.steps import Plan, without_mounts
+from crabrt.workspace.restoring.sync import sync_file_system
+from crabrt.workspace.tracker import Tracker
+
+UNDO_KEEP_DAYS = 14
+
+_begun = declare(
+    "restore.begun", "the checkpoint and the log's begin are durable, nothing is touched"
+)
+_synced = declare("restore.synced", "the workspace is durable, the log does not say so yet")
+_ended = declare("restore.ended", "the log's end is durable")
+
+
+class Session:
+    """What the steps of one restore share. The restore lock is held."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        writer: ObjectWriter,
+        tracker: Tracker | None,
+        progress: Progress | None,
+    ) -> None:
+        self._workspace = workspace
+        self._writer = writer
+        self._given = tracker
+        self._progress = progress
+        self._log = RestoreLog(workspace.state_dir)
+
+    def restore(
+        self,
+        target: ObjectId,
+        base: ObjectId | None,
+        scope: Scope,
+        *,
+        force: bool,
+        dry_run: bool,
+        label: str,
+    ) -> RestoreReport:
+        """Restore or, in a dry run, say what that would do."""
+        self._check_present(target)
+        tracker = self._tracker()
+        before = self._capture(tracker, durable=not dry_run)
+        with self._handles(may_loosen=not dry_run) as handles:
+            plan, blocked = without_mounts(
+                self._plan(handles, before, target, scope), handles.mounts
+            )
+            conflicts = self._conflicts(base, before, plan, scope)
+            if conflicts and not (force or dry_run):
+                raise WouldLoseChanges(
+                    f"somebody else changed {len(conflicts)} paths since the last checkpoint",
+                    list(conflicts),
+                    where=os.fsdecode(self._workspace.path),
+                )
+            report = self._describe(handles, plan, before, target, scope)
+            report = replace(report, conflicts=conflicts, not_restored=tuple(blocked.items()))
+            if dry_run or not plan.changes:
+                return replace(report, dry_run=dry_run, verified=not blocked and not dry_run)
+            begun = begin(
+                os.urandom(8).hex(),
+                before,
+                target,
+                base=base,
+                paths=scope.paths,
+                force=force,
+                label=label,
+            )
+            self._log.append(begun)
+            _begun()
+            apply = Apply(
+                Ground(handles, self._writer),
+                self._writer,
+                plan,
+                begun.id,
+                skip_damaged=force,
+                progress=self._progress,
+            )
+            return self._carry_out(handles, apply, plan, begun, report=report, tracker=tracker)
+
+    def recover(self) -> RestoreReport | None:
+        """Roll an interrupted restore forward."""
+        begun = self._log.interrupted()
+        if begun is None:
+            return None
+        scope = Scope(begun.paths)
+        with self._handles(may_loosen=True) as handles:
+            plan, blocked = without_mounts(
+                self._plan(handles, begun.before, begun.target, scope), handles.mounts
+            )
+            finish.close_left_open(
+                handles, plan, lambda path: entry_or_none(self._writer, begun.before, path)
+            )
+            report = self._describe(handles, plan, begun.before, begun.target, scope)
+            report = replace(report, recovered=True, not_restored=tuple(blocked.items()))
+            ground = Ground(
+                handles, self._writer, recovering=True, rebooted=begun.boot != boot_id()
+            )
+            apply = Apply(
+                ground,
+                self._writer,
+                plan,
+                begun.id,
+                skip_damaged=begun.force,
+                progress=self._progress,
+            )
+            apply.changed = True  # before it was interrupted
+            done = self._carry_out(handles, apply, plan, begun, report=report, tracker=None)
+            return replace(done, conflicts=tuple(apply.foreign))
+
+    def finish_interrupted(self, *, force: bool) -> None:
+        """Recover before something else is restored; with `force`, give up what cannot be.
+
+        Given up means: the state it left is what is there, and its undo point still leads back.
+        """
+        try:
+            self.recover()
+        except (Damaged, RestoreFailed):
+            begun = self._log.interrupted()
+            if not force or begun is None:
+                raise
+            root = self._capture(self._tracker(), durable=True)
+            self._log.append(End(begun.id, root, changed=True, wall_ns=time.time_ns()))
+
+    # The parts.
+
+    def _check_present(self, target: ObjectId) -> None:
+        if not self._writer.contains(target):
+            raise NotFound("the state to restore is not in the store", where=target.hex())
+        read_root(self._writer, target)
+
+    def _tracker(self) -> Tracker:
+        if self._given is not None:
+            return self._given
+        tracker = Tracker(self._workspace, huge_files=2_000_000, huge_bytes=100 * GIB, force=True)
+        tracker.load(self._writer)
+        return tracker
+
+    def _capture(self, tracker: Tracker, *, durable: bool) -> ObjectId:
+        root = tracker.capture(tracker.scan(), self._writer).root
+        if durable:
+            self._writer.sync()
+            if tracker is not self._given:
+                with suppress(StoreUnavailable):  # a cache: the next scan reads more, that is all
+                    tracker.save()
+        return root
+
+    @contextmanager
+    def _handles(self, *, may_loosen: bool) -> Iterator[Handles]:
+        fd = self._workspace.open_root()
+        try:
+            mounts = mount_points(self._workspace.path)
+            with Handles(fd, may_loosen=may_loosen, mounts=mounts) as handles:
+                yield handles
+        finally:
+            os.close(fd)
+
+    def _plan(self, handles: Handles, before: ObjectId, target: ObjectId, scope: Scope) -> Plan:
+        return make_plan(self._writer, before, target, scope, nlink=_link_counter(handles))
+
+    def _conflicts(
+        self, base: ObjectId | None, before: ObjectId, plan: Plan, scope: Scope
+    ) -> tuple[bytes, ...]:
+        if base is None or base == before:
+            return ()
+        if not self._writer.contains(base):
+            raise NotFound(
+                "the state last known is not in the store, so others' changes cannot be told",
+                where=base.hex(),
+            )
+        touched = {change.path for change in plan.changes}
+        theirs = diff_roots(self._writer, base, before, scope.paths)
+        return tuple(change.path for change in theirs if change.path in touched)
+
+    def _describe(
+        self, handles: Handles, plan: Plan, before: ObjectId, target: ObjectId, scope: Scope
+    ) -> RestoreReport:
+        created = replaced = deleted = 0
+        for change in plan.changes:
+            was = change.before is not None and change.before.kind != Kind.DIR
+            will = change.after is not None and change.after.kind != Kind.DIR
+            created += will and not was
+            deleted += was and not will
+            replaced += was and will
+        held = bystanders.held_open(handles, plan, self._workspace.path)
+        own = bystanders.own_code((c.path for c in plan.changes), self._workspace.path)
+        return RestoreReport(
+            target=target,
+            before=before if plan.changes else None,
+            root=None if plan.changes else before,
+            created=created,
+            replaced=replaced,
+            deleted=deleted,
+            unchanged=_files_in_scope(self._writer, target, scope) - created - replaced,
+            changes=plan.changes,
+            held_open=held,
+            own_code=own,
+            links_broken=plan.links_broken,
+        )
+
+    def _carry_out(
+        self,
+        handles: Handles,
+        apply: Apply,
+        plan: Plan,
+        begun: Begin,
+        *,
+        report: RestoreReport,
+        tracker: Tracker | None,
+    ) -> RestoreReport:
+        try:
+            apply.run()
+        except (Unwritable, CrabError) as error:
+            finish.settle(handles, plan if apply.changed else plan.nothing)
+            if not apply.changed:
+                self._log.append(End(begun.id, begun.before, changed=False, wall_ns=time.time_ns()))
+            if isinstance(error, Unwritable):
+                raise _failed(error, self._workspace, touched=apply.changed) from error
+            raise
+        problems = dict(report.not_restored) | apply.partial | apply.problems
+        with self._handles(may_loosen=True) as fresh:
+            wrong = finish.verify(fresh, self._writer, plan, problems)
+            handles.loosened |= {
+                p: m for p, m in fresh.loosened.items() if p not in handles.loosened
+            }
+        wrong |= {p: w for p, w in finish.settle(handles, plan).items() if p not in problems}
+        sync_file_system(handles.root_fd)
+        _synced()
+        problems |= wrong
+        if problems or begun.paths:
+            root = self._capture(tracker or self._tracker(), durable=True)
+        else:
+            root = begun.target
+        self._log.append(End(begun.id, root, changed=True, wall_ns=time.time_ns()))
+        _ended()
+        self._log.compact(UNDO_KEEP_DAYS)
+        return replace(
+            report,
+            root=root,
+            not_restored=tuple(sorted(problems.items())),
+            verified=not wrong,
+        )
+
+
+def _link_counter(handles: Handles) -> Callable[[bytes], int]:
+    def nlink(path: bytes) -> int:
+        try:
+            fd, name = handles.parent(path)
+            status = files.status(fd, name)
+        except (Blocked, OSError):
+            return 0
+        return 0 if status is None else status.st_nlink
+
+    return nlink
+
+
+def _files_in_scope(reader: ObjectReader, root: ObjectId, scope: Scope) -> int:
+    if scope.all:
+        return read_root(reader, root).files
+    total = 0
+    for path in scope.paths:
+        entry = entry_or_none(reader, root, path)
+        if entry is not None:
+            total += sum(e.kind != Kind.DIR for _, e in entries_from(reader, path, entry))
+    return total
+
+
+def _failed(error: Unwritable, workspace: Workspace, *, touched: bool) -> RestoreFailed:
+    where = os.fsdecode(workspace.path + (b"/" + error.path if error.path else b""))
+    if not touched:
+        return RestoreFailed(f"{error}: nothing was changed", where=where)
+    return RestoreFailed(
+        f"{error}: the restore is half done",
+        where=where,
+        hint="once that is put right, the next command finishes it; `crab undo --force` goes back",
+    )
