@@ -16,7 +16,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -36,6 +36,10 @@ CREATE TABLE IF NOT EXISTS objects (
 _LOCATE = (
     "SELECT p.name, o.offset, o.stored, o.raw, o.kind FROM objects o JOIN packs p ON p.number = o.pack"
     " WHERE o.id = ?"
+)
+_ITEMS_OF = (
+    "SELECT o.id, p.name, o.offset, o.stored, o.raw, o.kind FROM packs p"
+    " JOIN objects o ON o.pack = p.number WHERE p.name = ?"
 )
 _BUSY_MS = 5_000
 _TRANSIENT = ("locked", "busy", "interrupted")
@@ -63,20 +67,11 @@ class Catalog:
 
     def locate(self, object_id: ObjectId) -> list[Location]:
         """Every place where the object is known to be; usually one or none."""
-        rows = self._guarded(
-            lambda: self._connection.execute(_LOCATE, (object_id,)).fetchall(),
-            [],
-        )
-        return [Location(*row) for row in rows]
+        return [Location(*row) for row in self._rows(_LOCATE, object_id)]
 
     def packs(self) -> dict[str, PackState]:
         """What is known, by pack."""
-        rows = self._guarded(
-            lambda: self._connection.execute(
-                "SELECT name, indexed_to, sealed FROM packs"
-            ).fetchall(),
-            [],
-        )
+        rows = self._rows("SELECT name, indexed_to, sealed FROM packs")
         return {name: PackState(indexed_to, bool(sealed)) for name, indexed_to, sealed in rows}
 
     def add(self, pack: str, start: int, end: int, items: Iterable[Item], *, sealed: bool) -> bool:
@@ -128,12 +123,14 @@ class Catalog:
                     db.execute("DELETE FROM objects WHERE pack = ?", row)
                     db.execute("DELETE FROM packs WHERE number = ?", row)
 
-    def count(self) -> int:
-        """How many rows there are."""
-        rows = self._guarded(
-            lambda: self._connection.execute("SELECT count(*) FROM objects").fetchall(), [(0,)]
-        )
-        return int(rows[0][0])
+    def items_of(self, pack: str) -> list[Item]:
+        """The records it knows of one pack, in no order."""
+        rows = self._rows(_ITEMS_OF, pack)
+        return [Item(ObjectId(object_id), Location(*place)) for object_id, *place in rows]
+
+    def _rows(self, query: str, *values: object) -> list[Any]:
+        nothing: list[Any] = []
+        return self._guarded(lambda: self._connection.execute(query, values).fetchall(), nothing)
 
     def problem(self) -> str | None:
         """What SQLite finds wrong with the file, or None."""

@@ -22,7 +22,7 @@ import msgspec
 from crabrt.store import layout
 from crabrt.store.failures import unavailable
 
-_LIST = re.compile(r"(\d{1,18})\.condemned")
+_LIST = re.compile(r"(\d{1,20})\.condemned")
 _NAMES = msgspec.json.Decoder(tuple[str, ...])
 
 

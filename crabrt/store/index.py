@@ -13,10 +13,10 @@ from collections import OrderedDict
 from pathlib import Path
 
 from crabrt.core.ids import ObjectId
-from crabrt.store import layout, locks, packs
+from crabrt.store import layout, packs
 from crabrt.store.catalog import Catalog, PackState
 from crabrt.store.failures import unavailable
-from crabrt.store.packs import Descriptor, Location, NoFooter
+from crabrt.store.packs import Descriptor, Footer, Item, Location, NoFooter
 
 _OPEN_FILES = 32
 
@@ -127,6 +127,41 @@ class Index:
             tail.items[item.id] = item.at
             tail.scanned_to = item.at.offset + item.at.length
 
+    def footer_of(self, name: str) -> Footer | None:
+        """What a sealed pack itself says that it holds; None where it does not say.
+
+        Raises:
+            StoreUnavailable: it cannot be read.
+        """
+        try:
+            file = self.file(name)
+            if packs.header_problem(file.fd, name) is None:
+                return packs.read_footer(file.fd)
+        except (FileNotFoundError, NoFooter):
+            return None
+        except OSError as error:
+            raise unavailable(error, layout.pack_path(self.home, name), "reading a pack") from error
+        return None
+
+    def durable_items(self, name: str) -> list[Item]:
+        """The records of a pack, sealed or not, made durable first if need be.
+
+        Raises:
+            StoreUnavailable: it cannot be read.
+        """
+        footer = self.footer_of(name)
+        if footer is not None:
+            return list(footer.items(name))
+        try:
+            file = self.file(name)
+            items = list(packs.scan(file.fd, name, packs.HEADER_BYTES))
+            os.fdatasync(file.fd)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise unavailable(error, layout.pack_path(self.home, name), "reading a pack") from error
+        return items
+
     def file(self, name: str) -> Descriptor:
         """An open pack; its descriptor lives as long as the caller refers to it.
 
@@ -157,94 +192,3 @@ class Index:
             self._files.clear()
             self._tails.clear()
             self.catalog.close()
-
-
-def adopt_orphans(index: Index) -> list[str]:
-    """Seal the packs of dead writers and index them; their names.
-
-    A torn tail is cut at the last whole record; a pack without any record is removed. Two that
-    try at once do not harm each other: the second does nothing.
-
-    Raises:
-        StoreUnavailable: a pack cannot be read or written.
-    """
-    home = index.home
-    try:
-        guard = locks.try_lock(home / layout.WRITERS / "adopt.lock")
-    except OSError as error:
-        raise unavailable(error, home / layout.WRITERS, "taking a lock") from error
-    if guard is None:
-        return []
-    adopted: list[str] = []
-    try:
-        index.refresh()
-        for name, state in index.catalog.packs().items():
-            if not state.sealed and _adopt(index, name):
-                adopted.append(name)
-        known = index.catalog.packs()
-        for name in list(layout.list_packs(home)):
-            if name not in known and _adopt(index, name):
-                adopted.append(name)
-        _remove_dead_locks(home)
-        if adopted:
-            index.refresh()
-    except OSError as error:
-        raise unavailable(error, home, "sealing the packs of a dead writer") from error
-    finally:
-        guard.release(remove=False)
-    return adopted
-
-
-def _adopt(index: Index, name: str) -> bool:
-    home = index.home
-    if locks.state_of(lock_path(home, writer_of(name))) is not None:
-        return False
-    path = layout.pack_path(home, name)
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        return seal_torn(fd, name, path)
-    finally:
-        os.close(fd)
-        index.drop_file(name)
-
-
-def seal_torn(fd: int, name: str, path: Path) -> bool:
-    """Cut the torn tail of a pack that nobody writes and seal it; whether that changed it.
-
-    A pack with a damaged header or a damaged footer is left alone: that is damage, not a tear.
-
-    Raises:
-        OSError: it cannot be read or written.
-    """
-    size = os.fstat(fd).st_size
-    if size >= packs.HEADER_BYTES and packs.header_problem(fd, name) is not None:
-        return False
-    try:
-        packs.read_footer(fd)
-    except NoFooter as error:
-        if error.damaged:
-            return False
-    else:
-        return False
-    items = list(packs.scan(fd, name, packs.HEADER_BYTES))
-    if not items:
-        os.unlink(path)
-        return True
-    end = items[-1].at.offset + items[-1].at.length
-    os.ftruncate(fd, end)
-    layout.write_all(fd, packs.footer_bytes(b"".join(map(packs.entry_bytes, items))), end)
-    os.fdatasync(fd)
-    layout.sync_directory(path.parent)
-    return True
-
-
-def _remove_dead_locks(home: Path) -> None:
-    for entry in os.listdir(home / layout.WRITERS):
-        path = home / layout.WRITERS / entry
-        if entry.endswith(".lock") and len(entry) == layout.WRITER_CHARS + len(".lock"):
-            if locks.state_of(path) is None:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)

@@ -16,12 +16,13 @@ from pathlib import Path
 
 _HELD: dict[tuple[int, int], HeldLock] = {}
 _HELD_GUARD = threading.Lock()
+_CONTENT_MAX = 64
 
 
 class HeldLock:
     """A lock file that this process holds until `release`.
 
-    The file's first byte is a state that others can read; see `set_state`.
+    What the file says can be read by others; its first byte is a state that may change.
     """
 
     def __init__(self, path: Path, fd: int) -> None:
@@ -37,12 +38,12 @@ class HeldLock:
         return self._pid == os.getpid()
 
     def set_state(self, state: bytes) -> None:
-        """Write the one byte that `state_of` shows to others."""
+        """Replace the first byte of what `content_of` shows to others."""
         os.pwrite(self._fd, state, 0)
 
-    def state(self) -> bytes:
-        """The byte last written."""
-        return os.pread(self._fd, 1, 0)
+    def content(self) -> bytes:
+        """What the file says now."""
+        return os.pread(self._fd, _CONTENT_MAX, 0)
 
     def release(self, *, remove: bool) -> None:
         """Give it up; with `remove`, its file goes first, so that nobody can take it for dead."""
@@ -111,8 +112,8 @@ def try_lock(path: Path) -> HeldLock | None:
             os.close(fd)  # it was removed by the one who held it before: take the new one
 
 
-def state_of(path: Path) -> bytes | None:
-    """The state byte of a lock that somebody alive holds; None when nobody does.
+def content_of(path: Path) -> bytes | None:
+    """What the file of a lock says that somebody alive holds; None when nobody does.
 
     Raises:
         OSError: the file is there and cannot be opened.
@@ -120,7 +121,7 @@ def state_of(path: Path) -> bytes | None:
     with _HELD_GUARD:
         mine = _held(path)
         if mine is not None:
-            return mine.state()
+            return mine.content()
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -129,7 +130,7 @@ def state_of(path: Path) -> bytes | None:
             try:
                 fcntl.lockf(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return os.pread(fd, 1, 0)
+                return os.pread(fd, _CONTENT_MAX, 0)
             return None
         finally:
             os.close(fd)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,9 +39,10 @@ class OpenPack:
         self.end = packs.HEADER_BYTES
         self.written_to = 0
         self.durable_to = 0
-        self.pushed_to = 0
+        self.catalogued_to = 0
         self.sealed = False
         self.records = 0
+        self.uncatalogued: deque[packs.Item] = deque()
         self._home = home
         self._buffer = bytearray(packs.header_bytes(name))
         self._entries = bytearray()
@@ -58,15 +60,19 @@ class OpenPack:
         """Bytes not yet handed to the kernel."""
         return len(self._buffer)
 
-    def records_end(self, offset: int) -> int:
-        """Where the records before `offset` end: the footer is none."""
-        return min(offset, self.end)
+    def take_durable(self) -> list[packs.Item]:
+        """The durable records that the catalog does not have yet; they are the catalog's now."""
+        taken = []
+        while self.uncatalogued and self.uncatalogued[0].at.offset < self.durable_to:
+            taken.append(self.uncatalogued.popleft())
+        return taken
 
     def append(self, item: packs.Item, header: bytes, payload: Buffer) -> None:
         """Buffer a record; `item` says where it goes, which must be `end`."""
         self._buffer += header
         self._buffer += payload
         self._entries += packs.entry_bytes(item)
+        self.uncatalogued.append(item)
         self.end += len(header) + len(payload)
         self.records += 1
 
@@ -130,8 +136,8 @@ class OpenPack:
             self._named = True
             _named()
 
-    def cut(self, length: int) -> None:
-        """Give up everything from offset `length` on; a pack without records is removed.
+    def cut(self, length: int) -> list[packs.Item]:
+        """Give up everything from offset `length` on; the records lost. Without any, it is removed.
 
         Best effort, as it follows a failure: what cannot be cut is cut by the one who adopts the
         pack, as far as it is torn.
@@ -145,11 +151,15 @@ class OpenPack:
                 os.ftruncate(self._fd, length)
         self.written_to = min(self.written_to, length)
         self.end = min(self.end, length)
+        lost = []
+        while self.uncatalogued and self.uncatalogued[-1].at.offset >= length:
+            lost.append(self.uncatalogued.pop())
+        return lost
 
-    def items(self, start: int) -> Iterator[packs.Item]:
-        """Its written records from offset `start` on, as they are on disk."""
+    def items(self) -> Iterator[packs.Item]:
+        """Its written records, as they are on disk."""
         if self._fd >= 0:
-            yield from packs.scan(self._fd, self.name, max(start, packs.HEADER_BYTES))
+            yield from packs.scan(self._fd, self.name, packs.HEADER_BYTES)
 
     def close(self) -> None:
         """Close the file, as it is."""

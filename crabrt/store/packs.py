@@ -94,6 +94,20 @@ def header_problem(fd: int, name: str) -> str | None:
     return "its header is damaged or belongs to another pack"
 
 
+def header_version(path: Path) -> int | None:
+    """The version that a pack's header says; None where it says none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    data = os.pread(Descriptor(path).fd, HEADER_BYTES, 0)
+    if len(data) < HEADER_BYTES or data[:8] != MAGIC:
+        return None
+    if struct.unpack("<Q", data[-8:])[0] != xxhash.xxh3_64_intdigest(data[:-8]):
+        return None
+    return int(_HEADER.unpack(data)[1])
+
+
 def entry_bytes(item: Item) -> bytes:
     """The footer entry of a record."""
     at = item.at
@@ -201,8 +215,8 @@ def scan(fd: int, name: str, start: int) -> Iterator[Item]:
         offset += frame.length
 
 
-def salvage(fd: int, name: str) -> Iterator[Item]:
-    """Every intact record anywhere in a damaged pack, found by its magic.
+def salvage(fd: int, name: str, start: int) -> Iterator[Item]:
+    """Every intact record at or behind `start` in a damaged pack, found by its magic.
 
     Bytes inside a payload may look like a record; that is harmless, as what is taken is verified
     against its own id before it is used.
@@ -211,7 +225,7 @@ def salvage(fd: int, name: str) -> Iterator[Item]:
         OSError: the pack cannot be read.
     """
     size = os.fstat(fd).st_size
-    offset = 0
+    offset = _next_magic(fd, start, size)
     while offset < size:
         end = offset
         for item in scan(fd, name, offset):

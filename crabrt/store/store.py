@@ -10,13 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from crabrt.core.ids import ObjectId, ObjectKind, object_id as compute_id
+from crabrt.core.ids import ObjectId, ObjectKind
 from crabrt.errors import DamagedObject, UsageError
-from crabrt.store import compression, frames, layout
+from crabrt.store import layout, records
 from crabrt.store.failures import unavailable
 from crabrt.store.format import Format, create_format, read_format
-from crabrt.store.index import Index, adopt_orphans
+from crabrt.store.index import Index
 from crabrt.store.packs import Location, read_exactly
+from crabrt.store.salvage import adopt_orphans
 from crabrt.store.writer import StoreWriter
 
 if TYPE_CHECKING:
@@ -116,28 +117,7 @@ class Store:
             DamagedObject: what is there is not this object.
             StoreUnavailable: the pack cannot be read.
         """
-        record = self.read_record(at)
-        where = f"{at.pack}:{at.offset}"
-        frame = frames.parse(record)
-        if frame is None or frame.id != object_id:
-            raise DamagedObject("there is no such record", where=where, hint="run `crab check`")
-        payload = memoryview(record)[frames.HEADER_BYTES :]
-        if not frames.intact(frame, payload):
-            raise DamagedObject(
-                "a record's checksum is wrong", where=where, hint="run `crab check`"
-            )
-        if frame.kind != kind:
-            raise DamagedObject(
-                f"object {object_id.hex()} is of kind {ObjectKind(frame.kind).name}, not {kind.name}",
-                where=where,
-            )
-        try:
-            data = compression.decompress(frame.codec, payload, frame.raw)
-        except ValueError as error:
-            raise DamagedObject(f"a record cannot be unpacked: {error}", where=where) from error
-        if compute_id(data, kind) != object_id:
-            raise DamagedObject("a record's bytes are not those of its id", where=where)
-        return data
+        return records.unpack(self.read_record(at), f"{at.pack}:{at.offset}", object_id, kind)
 
     def read_record(self, at: Location) -> bytes:
         """The raw bytes at a place, as many as there are of its record.

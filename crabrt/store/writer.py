@@ -156,14 +156,17 @@ class StoreWriter:
             with self._lock:
                 self._answer(references.activate())
         at = self._fresh.get(object_id)
-        if at is not None and not references.condemned(at.pack):
-            if at.pack != self._open.name:
-                references.found(object_id, at.pack)
+        if at is not None and at.pack == self._open.name:
             return True
-        for at in self._catalog.locate(object_id):
-            if references.usable(at.pack):
-                references.found(object_id, at.pack)
-                return True
+        places = [at] if at is not None else self._catalog.locate(object_id)
+        if not places:
+            return False
+        # Under the lock, as a `sync` in another thread must not answer a list in between.
+        with self._lock:
+            for place in places:
+                if references.usable(place.pack):
+                    references.found(object_id, place.pack)
+                    return True
         return False
 
     def _append(
@@ -281,32 +284,28 @@ class StoreWriter:
 
     def _push(self, pack: OpenPack) -> None:
         """Move a pack's durable rows from memory to the catalog."""
-        end = pack.records_end(pack.durable_to)
-        items = [
-            Item(object_id, at)
-            for object_id, at in self._fresh.items()
-            if at.pack == pack.name and at.offset < end
-        ]
-        start = pack.pushed_to
-        if not self._catalog.add(pack.name, start, end, items, sealed=pack.sealed):
-            known = [item for item in pack.items(0) if item.at.offset < end]
+        items = pack.take_durable()
+        end = min(pack.durable_to, pack.end)
+        if not self._catalog.add(pack.name, pack.catalogued_to, end, items, sealed=pack.sealed):
+            known = [item for item in pack.items() if item.at.offset < end]
             self._catalog.add(pack.name, 0, end, known, sealed=pack.sealed)
-        pack.pushed_to = end
+        pack.catalogued_to = end
         for item in items:
-            del self._fresh[item.id]
+            if self._fresh.get(item.id) is item.at:
+                del self._fresh[item.id]
         _rows()
 
     # -- losses ----------------------------------------------------------------------------------
 
     def _give_up(self, pack: OpenPack, length: int) -> None:
         """Abandon a pack at `length`; what was beyond is forgotten, so that it is stored again."""
-        lost = [i for i, at in self._fresh.items() if at.pack == pack.name and at.offset >= length]
-        for object_id in lost:
-            del self._fresh[object_id]
+        lost = pack.cut(length)
+        for item in lost:
+            if self._fresh.get(item.id) is item.at:
+                del self._fresh[item.id]
+                self._lost.add(item.id)
         if lost:
-            self._lost.update(lost)
             self._losses += 1
-        pack.cut(length)
         if pack is self._open:
             self._open = self._next_pack()
             if pack.written_to > HEADER_BYTES:
@@ -418,3 +417,14 @@ class StoreWriter:
                     pack.close()
                 self._store.forget_writer(self)
                 self._held.release(remove=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
