@@ -18,7 +18,7 @@ from crabrt.operations.targets import State
 
 from crabrt.core.ports import ObjectReader
 from crabrt.errors import CrabError, UsageError
-from crabrt.workspace import restore_to
+from crabrt.workspace.restoring import restore_to
 
 _SKIP_CODE = 125
 

@@ -1,0 +1,212 @@
+"""A new run whose history is a prefix of another's: in a directory of its own, or in place.
+
+The files are made first, then the journal, by one rename: a fork that was killed leaves a directory
+and no run. A conversation that names the old workspace by its absolute path would send the forked
+agent back there to edit the original, so it is refused unless ``paths="keep"``. (Showing the fork its
+own files at the old path needs a mount namespace; this version makes none.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from crabrt.core.content import Content, piece_ids
+from crabrt.core.entries import (
+    Captured,
+    Checkpoint,
+    Forked,
+    Intent,
+    Lineage,
+    Payload,
+    Recorded,
+    Request,
+    Response,
+    Result,
+    Started,
+)
+from crabrt.core.ids import ObjectId, RunId, new_run_id
+from crabrt.errors import DamagedJournal, NotFound, UsageError
+from crabrt.journal import Record, RunIndex, fork_journal, read_journal, run_dir
+from crabrt.operations.targets import State, resolve
+from crabrt.store import Store
+from crabrt.store.contents import read_bytes
+from crabrt.workspace import Workspace
+from crabrt.workspace.restoring import RestoreReport, restore_to
+
+Progress = Callable[[int, int], None]
+PathRule = Literal["refuse", "keep"]
+
+
+@dataclass(frozen=True)
+class Fork:
+    """A fork that was made: the new run, where, from which state, and what was put there."""
+
+    run: RunId
+    directory: Path
+    state: State
+    report: RestoreReport
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Where a parent's history ends: what is shared, what of it counts, and the chain hash there.
+
+    The checkpoint of a turn is written after the next one began, so the shared part may hold entries
+    behind `position`; the `Forked` entry says that they do not count.
+    """
+
+    upto: int
+    position: int
+    chain: bytes
+
+
+def fork_to(
+    store: Store,
+    state: State,
+    directory: Path,
+    *,
+    paths: PathRule = "refuse",
+    progress: Progress | None = None,
+) -> Fork:
+    """Fork `state` into the new workspace `directory` (absent or empty).
+
+    Args:
+        store: opened.
+        state: where to fork.
+        directory: the new workspace.
+        paths: ``"keep"`` allows a conversation that names the old workspace.
+        progress: called with steps done and steps in all.
+
+    Raises:
+        UsageError: the conversation names the old path; or the directory is not empty.
+        CrabError: as ``workspace.restore_to`` and ``journal.fork_journal``.
+    """
+    parent = run_dir(store.home, RunId(state.run.run))
+    if paths == "refuse":
+        _refuse_named_path(store, parent, state)
+    cut = _find_cut(parent, state)
+    report = restore_to(store, state.root, directory, progress=progress)
+    workspace = Workspace.open(directory, store.home)
+    run = _fork_journal(store.home, state, cut, workspace.path, workspace.id)
+    return Fork(run, directory, state, report)
+
+
+def fork_in_place(store: Store, target: str) -> RunId:
+    """A new run on the same workspace, from `target`: what going on differently from there needs.
+
+    Files are not touched: whoever resumes the new run puts them to its last checkpoint.
+
+    Raises:
+        NotFound, Ambiguous, UsageError: as `resolve`.
+        CrabError: as ``journal.fork_journal``.
+    """
+    with RunIndex.open(store.home) as index:
+        index.refresh()
+        state = resolve(index, target)
+    cut = _find_cut(run_dir(store.home, RunId(state.run.run)), state)
+    return _fork_journal(store.home, state, cut, state.run.workspace, state.run.workspace_id)
+
+
+def named_paths(store: Store, parent: Path, state: State) -> Iterator[str]:
+    """The calls of `state`'s history whose arguments, messages or results name its workspace.
+
+    Raises:
+        DamagedObject, DamagedJournal: part of it cannot be read.
+    """
+    needle = state.run.workspace
+    seen: set[ObjectId] = set()
+    for record in read_journal(parent):
+        if record.entry.seq > state.position:
+            return
+        if any(needle in text for text in _texts(store, record, seen)):
+            call = getattr(record.body, "call", None)
+            yield f"{record.entry.kind} {call}" if call is not None else record.entry.kind
+
+
+def _refuse_named_path(store: Store, parent: Path, state: State) -> None:
+    first = next(named_paths(store, parent, state), None)
+    if first is not None:
+        raise UsageError(
+            "the conversation names the old workspace by its absolute path: the forked agent "
+            f"would go on editing there (first in: {first})",
+            where=state.workspace_path,
+            hint="fork anyway with --paths=keep if the agent will not use that path",
+        )
+
+
+def _texts(store: Store, record: Record, seen: set[ObjectId]) -> Iterator[bytes]:
+    body = record.body
+    payloads: list[Payload] = []
+    match body:
+        case Started(arguments=payload) | Intent(arguments=payload):
+            payloads.append(payload)
+        case Request(arguments=payload, messages=messages):
+            payloads.append(payload)
+            if messages is not None:
+                yield from _new_messages(store, messages, seen)
+        case Response(result=payload) | Result(result=payload) | Recorded(value=payload):
+            payloads.append(payload)
+        case _:
+            return
+    for one in payloads:
+        if one.inline is not None:
+            yield one.inline
+        elif one.content is not None:
+            yield read_bytes(one.content, store)
+
+
+def _new_messages(store: Store, messages: Content, seen: set[ObjectId]) -> Iterator[bytes]:
+    """A conversation is sent whole at every turn; each message is looked at once."""
+    for message in piece_ids(messages, store.get):
+        if message not in seen:
+            seen.add(message)
+            yield store.get(message)
+
+
+def _find_cut(parent: Path, state: State) -> _Cut:
+    """The place of `state`'s checkpoint in its run's journal.
+
+    Raises:
+        NotFound: the journal has no such checkpoint (it changed since the index was read).
+        DamagedJournal: it is broken, or the checkpoint belongs to no entry.
+    """
+    chain: bytes | None = None
+    captured: _Cut | None = None
+    for record in read_journal(parent):
+        if record.entry.seq == state.position:
+            chain = record.chain
+        body = record.body
+        if not isinstance(body, Captured | Checkpoint):
+            continue
+        if (body.turn, body.inner, body.root) != (state.turn, state.inner, state.root):
+            continue
+        if chain is None:
+            raise DamagedJournal("a checkpoint is about entries behind it", where=state.name)
+        captured = _Cut(record.entry.seq, state.position, chain)
+        if isinstance(body, Checkpoint):
+            return captured
+    if captured is None:
+        raise NotFound("its checkpoint is no longer in the journal", where=state.name)
+    return captured
+
+
+def _fork_journal(
+    home: Path, state: State, cut: _Cut, workspace_path: bytes, workspace_id: str
+) -> RunId:
+    run = new_run_id(state.run.name)
+    forked = Forked(
+        run=run,
+        name=state.run.name,
+        workspace_path=workspace_path,
+        workspace_id=workspace_id,
+        lineage=Lineage(
+            family=state.run.family, parent=state.run.run, seq=cut.position, chain=cut.chain
+        ),
+        turn=state.turn,
+    )
+    parent = run_dir(home, RunId(state.run.run))
+    fork_journal(parent, run_dir(home, run), upto=cut.upto, forked=forked)
+    return run

@@ -1,0 +1,96 @@
+"""Who is meant by ``RUN@TURN``: from what people type to one state that can be restored.
+
+Names and numbers are resolved by the journal's index, whose errors say what there is instead; here a
+bare ``RUN`` gets its meaning, and the answer the form that the other operations take.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from crabrt.core.ids import ObjectId
+from crabrt.core.targets import Target, TurnRef, parse_target
+from crabrt.errors import NotFound
+from crabrt.journal import RunIndex, RunRow, TurnRow
+
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class State:
+    """A state that can be restored.
+
+    Attributes:
+        run: the run it belongs to.
+        turn, inner: which turn; `inner` is 0 for its end.
+        root: the root of its tree.
+        position: seq of the last journal entry that belongs to it.
+    """
+
+    run: RunRow
+    turn: int
+    inner: int
+    root: ObjectId
+    position: int
+
+    @property
+    def name(self) -> str:
+        """``RUN@TURN``, as people may type it."""
+        return f"{self.run.run}@{self.turn}" + (f".{self.inner}" if self.inner else "")
+
+    @property
+    def workspace_path(self) -> str:
+        """The directory it is a state of."""
+        return os.fsdecode(self.run.workspace)
+
+
+def resolve(index: RunIndex, target: Target | str) -> State:
+    """The state that `target` means; for a bare run, its latest restorable turn.
+
+    Raises:
+        UsageError: `target` is malformed.
+        Ambiguous: several runs match.
+        NotFound: no such run, turn or label; or a turn that has no checkpoint, or gave up its files:
+            message and hint say which, and what there is instead.
+    """
+    parsed = parse_target(target) if isinstance(target, str) else target
+    run = index.find(parsed.run)
+    if parsed.at is None:
+        return _latest(index, run)
+    row = index.checkpoint(run.run, parsed.at)
+    return State(run, row.turn, row.inner, row.root, row.position)
+
+
+def resolve_turn(index: RunIndex, target: Target | str) -> tuple[RunRow, TurnRow, int]:
+    """The run, turn and inner point that `target` means, restorable or not (a bare run: the latest).
+
+    Raises:
+        UsageError, Ambiguous, NotFound: as `resolve`, but for checkpoints.
+    """
+    parsed = parse_target(target) if isinstance(target, str) else target
+    run = index.find(parsed.run)
+    at = TurnRef(turn=-1) if parsed.at is None else parsed.at
+    inner = run.labels[at.label][1] if at.label in run.labels else at.inner
+    return run, index.turn(run.run, at), inner
+
+
+def restorable_states(
+    index: RunIndex, run: RunRow, first: int | None = None, last: int | None = None
+) -> list[State]:
+    """Every state of the ends of turns `first` to `last` that can be restored, in turn order."""
+    return [
+        State(run, turn.turn, 0, turn.root, turn.position)
+        for turn in index.turns(run.run, first, last)
+        if turn.restorable and turn.root is not None
+    ]
+
+
+def _latest(index: RunIndex, run: RunRow) -> State:
+    for last in range(run.turns, -1, -_BLOCK):
+        states = restorable_states(index, run, max(0, last - _BLOCK + 1), last)
+        if states:
+            return states[-1]
+    raise NotFound(
+        "no turn of this run can be restored", where=run.run, hint=f"see why: crab log {run.run}"
+    )
