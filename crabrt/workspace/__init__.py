@@ -1,7 +1,7 @@
 """Files and trees: one directory, scanned exactly, captured as a Merkle tree, compared, put back.
 
 What it is: `Workspace` (which directory, and who may work in it), `Tracker` (the index: scan and
-capture), `diff_roots`, `find_entry` and `read_tree` (states against each other), and restoring.
+capture), `diff_roots`, `find_entry` and `read_tree` (states against each other), and `restoring`.
 What it is not: anything that knows runs or turns, or decides when a capture is due.
 May import: ``crabrt.store``, ``crabrt.core``, ``crabrt.errors``, pathspec, msgspec, blake3, xxhash.
 docs/internals/trees.md says what state is and why; docs/internals/index.md when a stat is believed.
@@ -11,6 +11,14 @@ from crabrt.workspace.changes import Change
 from crabrt.workspace.claims import Claim
 from crabrt.workspace.diff import diff_roots, find_entry, read_root, read_tree
 from crabrt.workspace.identity import Workspace
+from crabrt.workspace.restoring import (
+    RestoreLog,
+    RestoreReport,
+    recover,
+    restore,
+    restore_to,
+    undo,
+)
 from crabrt.workspace.scan import Cancelled, Scan
 from crabrt.workspace.tracker import Snapshot, Tracker
 
@@ -18,6 +26,8 @@ __all__ = [
     "Cancelled",
     "Change",
     "Claim",
+    "RestoreLog",
+    "RestoreReport",
     "Scan",
     "Snapshot",
     "Tracker",
@@ -26,4 +36,8 @@ __all__ = [
     "find_entry",
     "read_root",
     "read_tree",
+    "recover",
+    "restore",
+    "restore_to",
+    "undo",
 ]

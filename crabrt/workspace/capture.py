@@ -82,11 +82,13 @@ class Outcome:
 class Capturer:
     """One capture. Used once, by the thread that owns the index."""
 
-    def __init__(self, root: Dir, top: Entry | None, writer: ObjectWriter, margin_ns: int) -> None:
+    def __init__(
+        self, root: Dir, top: Entry | None, writer: ObjectWriter, reader: FileReader
+    ) -> None:
         self._root = root
         self._top = top
         self._writer = writer
-        self._reader = FileReader(writer, margin_ns)
+        self._reader = reader
         self._work: dict[Dir, Work] = {}
         self._outcome = Outcome(self._work, top or _NO_TOP)
         self._lost: set[Dir] = set()

@@ -173,8 +173,8 @@ def walk_to(root_fd: int, parts: Sequence[bytes]) -> int:
 def mount_points(path: bytes) -> frozenset[bytes]:
     """Mount points strictly below the absolute real `path`, relative to it.
 
-    A bind mount of the same file system has the device number of its surroundings; only the kernel's
-    list tells. Where ``/proc`` is not mounted, device numbers alone have to do.
+    A bind mount of the same file system has the device number of its surroundings; only the
+    kernel's list tells. Where ``/proc`` is not mounted, device numbers alone have to do.
     """
     prefix = path.rstrip(b"/") + b"/"
     found = set()

@@ -21,7 +21,15 @@ from crabrt.core.trees import Entry, Kind
 from crabrt.store.contents import BLOCK_BYTES, WHOLE_MAX, put_bytes, put_stream
 from crabrt.workspace.dirfd import GONE_ERRNOS
 from crabrt.workspace.index import LOCKED, Doubt
-from crabrt.workspace.stamps import ctime_ns, settled, stamp, tick_ns
+from crabrt.workspace.mapped import Mappings
+from crabrt.workspace.stamps import (
+    FOREIGN_MARGIN_NS,
+    ctime_ns,
+    file_system,
+    settled,
+    stamp,
+    tick_ns,
+)
 
 READ_ATTEMPTS = 3
 """How often a file that changes while it is read is read, before it counts as torn."""
@@ -61,14 +69,20 @@ class FileReader:
 
     Args:
         writer: where content goes.
-        margin_ns: see `stamps.settled`.
+        root_fd: the workspace.
     """
 
-    def __init__(self, writer: ObjectWriter, margin_ns: int) -> None:
+    def __init__(self, writer: ObjectWriter, root_fd: int) -> None:
         self._writer = writer
-        self._margin_ns = margin_ns
+        self._margin_ns = 0 if file_system(root_fd) is not None else FOREIGN_MARGIN_NS
+        self._mappings = Mappings(root_fd)
         self._aliases: dict[bytes, Reading] = {}
         self._uid = os.geteuid()
+
+    @property
+    def unobserved(self) -> tuple[str, ...]:
+        """What could not be looked at."""
+        return self._mappings.unobserved
 
     def read(self, dir_fd: int, name: bytes, known: Entry | None, known_stamp: bytes) -> Reading:
         """Read `name` in the directory `dir_fd`.
@@ -130,12 +144,12 @@ class FileReader:
                 assert alias.entry is not None
                 entry = msgspec.structs.replace(alias.entry, name=name)
                 return Reading(entry, alias.stamp, alias.doubt)
-        tick = tick_ns()
         try:
             fd = self._open(dir_fd, name, status)
         except PermissionError:
             return _locked(name, status, known, known_stamp)
         try:
+            held = self._mappings.held(fd)
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.ESTALE, "replaced while it was read")
@@ -145,7 +159,9 @@ class FileReader:
             before, after = stamp(status), stamp(os.fstat(fd))
         finally:
             os.close(fd)
-        doubt = self._doubt(before, after, tick)
+        doubt = self._doubt(before, after, held.tick_ns)
+        if held.volatile and doubt != "torn":
+            doubt = "volatile"
         reading = Reading(entry, after, doubt, bytes_read=content.size)
         if status.st_nlink > 1 and doubt != "torn":
             self._aliases[after] = reading
@@ -166,10 +182,9 @@ class FileReader:
 
     def _content(self, fd: int, status: os.stat_result) -> Content:
         if status.st_size <= WHOLE_MAX:
-            data = os.read(fd, WHOLE_MAX + 1)
-            if len(data) <= WHOLE_MAX:
+            data = os.read(fd, status.st_size + 1)
+            if len(data) == status.st_size:
                 return put_bytes(data, self._writer)
-            os.lseek(fd, 0, os.SEEK_SET)  # it grew meanwhile
         return put_stream(_segments(fd), self._writer)
 
 
@@ -196,7 +211,7 @@ def _segments(fd: int) -> Iterator[bytes | int]:
 
 
 def _next_data(fd: int, at: int) -> tuple[int, int]:
-    """Where the next data at or after `at` begins and ends; the end of the file if there is none."""
+    """Where the next data at or after `at` begins and ends; twice the file's end if none does."""
     try:
         begin = os.lseek(fd, at, os.SEEK_DATA)
         return begin, os.lseek(fd, begin, os.SEEK_HOLE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,10 +130,8 @@ def _look(real: bytes) -> tuple[os.stat_result, int]:
 
 def _refuse_dear_places(real: bytes) -> None:
     homes = {os.path.realpath(os.path.expanduser(b"~"))}
-    try:
+    with suppress(KeyError):  # a uid without an account has no home to protect
         homes.add(os.path.realpath(os.fsencode(pwd.getpwuid(os.getuid()).pw_dir)))
-    except KeyError:
-        pass  # a uid without an account has no home to protect
     what = "the root directory" if real == b"/" else "a home directory" if real in homes else None
     if what is not None:
         raise WorkspaceRefused(

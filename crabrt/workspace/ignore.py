@@ -3,8 +3,8 @@
 Excluded paths are neither captured nor ever deleted. Nothing is ignored by default. Where there are
 no patterns there is no matcher (None), and nobody pays for matching.
 
-Names are bytes and the matching library wants text: both sides are read as Latin-1, which maps every
-byte to one character, so that names which are not UTF-8 match themselves.
+Names are bytes and the matching library wants text: both sides are read as Latin-1, which maps
+every byte to one character, so that names which are not UTF-8 match themselves.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Matcher:
         self._above = above
 
     def ignores(self, path: bytes, *, is_dir: bool) -> bool:
-        """Whether `path` (relative to the workspace, below this matcher's directory) is excluded."""
+        """Whether `path` (from the workspace, inside this matcher's directory) is excluded."""
         text = path[len(self._base) :].decode("latin-1")
         verdict = self._spec.check_file(text + "/" if is_dir else text).include
         if verdict is not None:

@@ -17,8 +17,8 @@ from crabrt.core.trees import Entry
 from crabrt.workspace.changes import join
 
 Doubt = Literal["racy", "volatile", "torn", "failed"]
-"""Why the stamp of a name is not enough: it was read in the tick of its own change; a process has it
-mapped for writing; it kept changing while it was read; reading it failed in a way that may pass."""
+"""Why the stamp of a name is not enough: it was read in the tick of its own change; a process has
+it mapped for writing; it kept changing while it was read; reading failed in a way that may pass."""
 
 LOCKED = "permission denied"
 """Reason (or its beginning) why a name is not captured that stays so while its stamp does."""

@@ -1,4 +1,4 @@
-"""The index on disk: a cache in the workspace's state directory, appended to, never trusted blindly.
+"""The index on disk: a cache in the workspace's state directory, appended to, never just trusted.
 
 A file is a base (every directory) followed by deltas (the directories that changed since). Each
 part is a frame whose checksum is seeded with the one before, so parts of two writers can't be taken

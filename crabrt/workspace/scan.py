@@ -2,8 +2,8 @@
 
 It reads no file and changes nothing. Where a directory's own stamp is settled and unchanged, its
 names are known, and listing it again is saved: one stat for each of them decides. Everything that
-stat cannot decide is a *candidate*, for the capture to read. Equal is only ever claimed where stamps
-prove it (`stamps.settled`); what is unknown counts as changed.
+stat cannot decide is a *candidate*, for the capture to read. Equal is only ever claimed where
+stamps prove it (`stamps.settled`); what is unknown counts as changed.
 
 Speed: the inner loop is two list comprehensions a directory and one comparison of byte strings;
 about 2 us an entry.
@@ -31,7 +31,7 @@ from crabrt.workspace.stamps import (
     STAMP,
     STAMP_BYTES,
     ctime_ns,
-    is_local,
+    file_system,
     mode_and_device,
     settled,
     size_of,
@@ -128,7 +128,7 @@ class Scanner:
     Args:
         workspace: what to scan.
         root: the index.
-        known_entries, known_bytes: what the index holds; `limits` hold for the sum with what is new.
+        known_entries, known_bytes: what the index holds, to which what is new is added.
         limits: None where the workspace was forced.
         distrust_from_ns: names whose change time is not before this are read again.
         cancelled: asked once a directory.
@@ -169,7 +169,7 @@ class Scanner:
         started_ns, began = time.time_ns(), time.perf_counter()
         root_fd = self._workspace.open_root()
         try:
-            self._local = is_local(root_fd)
+            self._local = file_system(root_fd) is not None
             self._walk_steadily(root_fd)
         finally:
             os.close(root_fd)

@@ -10,6 +10,7 @@ reveal it by stamps without a fraction.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import stat
 import struct
@@ -104,12 +105,17 @@ class _Statfs(ctypes.Structure):
     _fields_ = (("f_type", ctypes.c_long), ("rest", ctypes.c_byte * 248))
 
 
-def is_local(fd: int) -> bool:
-    """Whether the file system of `fd` is one whose directory times and clock can be relied on."""
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def file_system(fd: int) -> str | None:
+    """The file system of `fd`, if its directory times and its clock can be relied on; else None."""
     buffer = _Statfs()
-    if ctypes.CDLL(None, use_errno=True).fstatfs(fd, ctypes.byref(buffer)) != 0:
-        return False
-    return (buffer.f_type & 0xFFFFFFFF) in _TRUSTED
+    if _libc().fstatfs(fd, ctypes.byref(buffer)) != 0:
+        return None
+    return _TRUSTED.get(buffer.f_type & 0xFFFFFFFF)
 
 
 def clock_offset_ns() -> int:

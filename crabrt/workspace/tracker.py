@@ -18,12 +18,13 @@ from crabrt.workspace.capture import Capturer, Outcome, apply
 from crabrt.workspace.changes import Change, join, with_links
 from crabrt.workspace.diff import read_root
 from crabrt.workspace.dirfd import DirectoryMoved
+from crabrt.workspace.files import FileReader
 from crabrt.workspace.identity import Workspace
 from crabrt.workspace.index import Dir, Linked
 from crabrt.workspace.index_file import VERSION, Header, IndexFile, root_of
 from crabrt.workspace.links import LinkTable, regrouped
 from crabrt.workspace.scan import Limits, Scan, Scanner
-from crabrt.workspace.stamps import FOREIGN_MARGIN_NS, clock_offset_ns, is_local
+from crabrt.workspace.stamps import clock_offset_ns
 
 CLOCK_JITTER_NS = 100_000
 """Two clocks read one after the other differ by less than this without anybody setting them."""
@@ -105,7 +106,7 @@ class Tracker:
         self._distrust_from_ns: int | None = None
 
     def load(self, reader: ObjectReader) -> None:
-        """Take over the saved index, if it can be trusted and `reader` has its root; else start empty.
+        """Take over the saved index if it fits and `reader` has its root; else start empty.
 
         Where it was written in another boot, what changed shortly before the last save is read
         again: a crash may have lost the bytes and kept the times.
@@ -227,8 +228,8 @@ class Tracker:
         previous = self.root
         root_fd = self.workspace.open_root()
         try:
-            margin = 0 if is_local(root_fd) else FOREIGN_MARGIN_NS
-            capturer = Capturer(self._top, self._top_entry, writer, margin)
+            reader = FileReader(writer, root_fd)
+            capturer = Capturer(self._top, self._top_entry, writer, reader)
             outcome = capturer.run(root_fd, scan.seen)
         except DirectoryMoved as error:
             raise Unprotected(
@@ -248,7 +249,7 @@ class Tracker:
             changes=changes if previous is not None else (),
             consistency=Consistency.TORN if outcome.torn else Consistency.PER_FILE,
             not_captured=self._not_captured(),
-            unobserved=(),
+            unobserved=reader.unobserved,
             files=self._files,
             size_bytes=self._size_bytes,
             bytes_read=outcome.bytes_read,

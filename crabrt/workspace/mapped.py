@@ -1,0 +1,139 @@
+"""Shared writable mappings: files whose bytes can change while their times stand still.
+
+Once a page of such a mapping is dirty, further stores move neither mtime nor ctime. A file under one
+is therefore *volatile*: read again at every scan, until it is read with no mapping in sight.
+
+Two ways to know, both used *before* a file is read. A mapping made later shows: its first store moves
+the times, and `stamps.settled` compares them with a tick taken before all this.
+
+1. A read lease is granted only while nobody has the file open for writing, and a shared writable
+   mapping counts as that (fcntl(2), ``F_SETLEASE``). Taken and given back at once, it says in a
+   microsecond that there is no mapping, for processes of every user and PID namespace.
+2. Where a lease is refused, ``/proc/*/maps`` of all processes tells mappings from plain writers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+from dataclasses import dataclass
+
+from crabrt.workspace.stamps import file_system, tick_ns
+
+_SHARED_WRITABLE = re.compile(
+    rb"^[0-9a-f]+-[0-9a-f]+ .w.s [0-9a-f]+ \S+ ([1-9][0-9]*) ", re.MULTILINE
+)
+
+_LEASES_TELL = frozenset({"ext2/3/4", "xfs", "btrfs", "tmpfs", "f2fs"})
+"""Not overlay: a mapping there belongs to a file of the layer below, which the lease does not see."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """What ``/proc`` said.
+
+    Attributes:
+        tick_ns: taken before looking.
+        inodes: of files with a shared writable mapping. Device numbers are left out: on btrfs and
+            overlay, maps and stat give different ones. A chance match costs one more read.
+        unseen: how many processes may not be looked at.
+    """
+
+    tick_ns: int
+    inodes: frozenset[int]
+    unseen: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Whether stores may go unseen in a file about to be read.
+
+    Attributes:
+        volatile: they may.
+        tick_ns: from when on this was known; changes since then must show in the file's times.
+    """
+
+    volatile: bool
+    tick_ns: int
+
+
+class Mappings:
+    """Answers for the files of one capture. ``/proc`` is read at most once, and rarely at all.
+
+    Args:
+        fd: the workspace, to know its file system.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._leases = file_system(fd) in _LEASES_TELL
+        self._listing: _Listing | None = None
+
+    def held(self, fd: int) -> Held:
+        """Look at the file open for reading at `fd`; to be called before it is read."""
+        tick = tick_ns()
+        written = _open_for_writing(fd) if self._leases else None
+        if written is False:
+            return Held(volatile=False, tick_ns=tick)
+        if self._listing is None:
+            self._listing = _list()
+        listing = self._listing
+        # In use, and somebody cannot be looked at: it may be their mapping.
+        unknown = written is True and listing.unseen > 0
+        return Held(os.fstat(fd).st_ino in listing.inodes or unknown, listing.tick_ns)
+
+    @property
+    def unobserved(self) -> tuple[str, ...]:
+        """What could not be looked at although it was needed."""
+        unseen = self._listing.unseen if self._listing is not None else 0
+        return (f"mapped files of {unseen} processes unchecked",) if unseen else ()
+
+
+def _open_for_writing(fd: int) -> bool | None:
+    """Whether anybody has the file open for writing (or mapped so); None if that cannot be told.
+
+    Whoever opens it within the microsecond of the lease waits for its end, and the kernel tells the
+    holder by a signal: SIGURG, which does nothing by default (SIGIO would end the process).
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None  # another owner's file, or leases are switched off
+    return False
+
+
+def _list() -> _Listing:
+    tick = tick_ns()
+    inodes: set[int] = set()
+    unseen = 0
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return _Listing(tick, frozenset(), 1)
+    for name in names:
+        if not name.isdecimal():
+            continue
+        try:
+            with open(f"/proc/{name}/maps", "rb") as file:
+                maps = file.read()
+        except PermissionError:
+            unseen += _runs_a_program(name)
+        except OSError:
+            continue  # it has ended
+        else:
+            inodes.update(map(int, _SHARED_WRITABLE.findall(maps)))
+    return _Listing(tick, frozenset(inodes), unseen)
+
+
+def _runs_a_program(pid: str) -> bool:
+    """False for kernel threads and zombies, which map nothing."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return bool(file.read(1))
+    except OSError:
+        return False
