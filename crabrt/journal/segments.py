@@ -60,17 +60,17 @@ def read_header(path: Path) -> Header | None:
     """
     try:
         with open(path, "rb", buffering=0) as file:
-            data = os.pread(file.fileno(), HEADER_BYTES, 0)
+            data = os.pread(file.fileno(), HEADER_BYTES + 1, 0)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise unavailable(error, "read a journal segment", path) from error
     try:
-        return decode_header(data)
+        return decode_header(data[:HEADER_BYTES])
     except NewerFormat as error:
         raise FormatTooNew(str(error), where=str(path), hint="upgrade crabrt") from error
     except BadHeader as error:
-        if error.torn:
+        if error.torn or len(data) <= HEADER_BYTES:  # nothing follows before it is durable
             return None
         raise damaged(path, 0, 0, str(error)) from error
 

@@ -368,12 +368,16 @@ class Journal:
                 end += len(frame)
             if frames:
                 self._disk.write(fd, b"".join(frames), HEADER_BYTES)
+                self._disk.sync(fd)
             self._disk.write(fd, encode_header(header), 0)
+            _HEADED()
+            # Durable before anything follows it: so a broken header with entries behind is damage,
+            # and one with nothing behind is what a power cut left.
+            self._disk.sync(fd)
         except OSError:
             os.close(fd)
             os.unlink(path)
             raise
-        _HEADED()
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._name, self._seed, self._end = fd, name, header.seed, end
