@@ -48,6 +48,11 @@ _UNWRITABLE = ("readonly", "unable to open", "full", "disk I/O")
 _T = TypeVar("_T")
 
 
+def _check_version(version: int) -> None:
+    if version not in (0, _SCHEMA_VERSION):
+        raise sqlite3.DatabaseError(f"schema {version} is not ours")
+
+
 class PackState(msgspec.Struct, frozen=True, gc=False):
     """What the catalog knows of a pack: its records before `indexed_to`; whether that is all."""
 
@@ -217,8 +222,7 @@ class Catalog:
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA cache_size = -16000")
             (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version not in (0, _SCHEMA_VERSION):
-                raise sqlite3.DatabaseError(f"schema {version} is not ours")
+            _check_version(version)
             db.executescript(_SCHEMA)
             db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
             db.execute(_LOCATE, (b"",)).fetchall()

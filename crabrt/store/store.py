@@ -18,7 +18,7 @@ from crabrt.store.format import Format, create_format, read_format
 from crabrt.store.index import Index
 from crabrt.store.packs import Location, read_exactly
 from crabrt.store.salvage import adopt_orphans
-from crabrt.store.writer import StoreWriter
+from crabrt.store.writer import PACK_BYTES, StoreWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -140,8 +140,11 @@ class Store:
                 error, layout.pack_path(self.home, at.pack), "reading a pack"
             ) from error
 
-    def writer(self) -> StoreWriter:
+    def writer(self, *, pack_bytes: int = PACK_BYTES) -> StoreWriter:
         """Register a new writer, after the packs of dead ones were sealed.
+
+        Args:
+            pack_bytes: a pack that reached this length is sealed, and another one begun.
 
         Raises:
             StoreUnavailable: the store cannot be written.
@@ -153,7 +156,7 @@ class Store:
         except OSError as error:
             raise unavailable(error, self.home, "preparing the store") from error
         adopt_orphans(self.index)
-        writer = StoreWriter(self)
+        writer = StoreWriter(self, pack_bytes)
         with self._lock:
             self._writers.add(writer)
         return writer

@@ -56,7 +56,8 @@ class StoreWriter:
     or found counts as needed until it closes.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, pack_bytes: int = PACK_BYTES) -> None:
+        self._pack_bytes = pack_bytes
         self.id = os.urandom(layout.WRITER_CHARS // 2).hex()
         self.bytes_stored = 0
         self._store = store
@@ -181,7 +182,7 @@ class StoreWriter:
             self.bytes_stored += at.length
             if pack.buffered >= BUFFER_BYTES:
                 pack.write_out()
-            if pack.end >= PACK_BYTES or pack.records >= PACK_RECORDS:
+            if pack.end >= self._pack_bytes or pack.records >= PACK_RECORDS:
                 self._roll()
         except OSError as error:
             self._give_up(self._open, self._open.written_to)
