@@ -22,7 +22,7 @@ from crabrt.core.verdicts import Consistency, Protection, Verdict
 from crabrt.errors import CrabError, Damaged, DamagedObject
 from crabrt.inspector import CallFact, Observation, classify
 from crabrt.runtime.engine import Fate, Job
-from crabrt.workspace import Change, diff_roots
+from crabrt.workspace import Change, diff_roots, read_tree
 
 if TYPE_CHECKING:
     from crabrt.runtime.session import Session
@@ -170,9 +170,13 @@ def whole(reader: ObjectReader, root: ObjectId, base: ObjectId | None) -> bool:
     Used on a `captured` entry whose process died before it was durable.
     """
     try:
-        for change in diff_roots(reader, base, root):
-            content = change.after.content if change.after is not None else None
-            if content is not None and not _present(reader, content):
+        if base is None:
+            entries = [entry for _, entry in read_tree(reader, root)]
+        else:
+            changes = diff_roots(reader, base, root)
+            entries = [change.after for change in changes if change.after is not None]
+        for entry in entries:
+            if entry.content is not None and not _present(reader, entry.content):
                 return False
     except (DamagedObject, Damaged):
         return False

@@ -86,6 +86,7 @@ class Engine:
         store, writer: where content goes.
         workspace, tracker: what is watched, and what is known of it.
         config: how the family is set up.
+        closed: set when its last run is over.
     """
 
     def __init__(self, config: Config, store: Store, workspace: Workspace, claim: Claim) -> None:
@@ -98,6 +99,7 @@ class Engine:
         self._pid = os.getpid()
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="crabrt-engine")
         self._users = 1
+        self.closed = threading.Event()
 
     def _new_tracker(self) -> Tracker:
         return Tracker(
@@ -126,6 +128,7 @@ class Engine:
         self._users -= 1
         if self._users or os.getpid() != self._pid:
             return
+        self.closed.set()
         self._threads.shutdown(wait=True)
         try:
             self.writer.close()

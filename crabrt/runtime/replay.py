@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterable
 from enum import Enum
 
+from crabrt.core.content import Content
 from crabrt.core.entries import (
     CallId,
     Failure,
@@ -63,7 +64,7 @@ class Sealed:
     turn: int
     opened_seq: int
     arguments: Payload = Payload()  # noqa: RUF009  frozen
-    messages: object = None
+    messages: Content | None = None
     external: bool = False
     sealed_seq: int | None = None
     void: bool = False
@@ -138,7 +139,9 @@ class Replay:
         elif isinstance(body, Resumed) and body.mode == "restored":
             self._void_after(body.position)
         elif isinstance(body, Superseded):
-            self._by_call = {c: s for c, s in self._by_call.items() if s.opened_seq <= body.after}
+            self._forget_after(body.after)
+        elif isinstance(body, Forked):
+            self._forget_after(body.lineage.seq or seq)
 
     def _open(self, call: CallId, species: Species, digest: bytes, turn: int, seq: int) -> Sealed:
         old = self._by_call.get(call)
@@ -166,6 +169,9 @@ class Replay:
         """A tool call that began and has no result, if there is one."""
         tools = (s for s in self._by_call.values() if s.species is Species.TOOL)
         return next((s for s in tools if s.sealed_seq is None), None)
+
+    def _forget_after(self, seq: int) -> None:
+        self._by_call = {c: s for c, s in self._by_call.items() if s.opened_seq <= seq}
 
     def _void_after(self, position: int) -> None:
         for sealed in self._by_call.values():
@@ -228,6 +234,4 @@ class Replay:
             self._left = 0
             for order in self._order.values():
                 order[:] = [c for c in order if self._by_call[c].opened_seq <= sealed.opened_seq]
-            self._by_call = {
-                c: s for c, s in self._by_call.items() if s.opened_seq <= sealed.opened_seq
-            }
+            self._forget_after(sealed.opened_seq)

@@ -46,6 +46,12 @@ class Scope:
         self._counts: dict[str, int] = {}
         self._sibling: Scope | None = None
 
+    def adopt(self) -> None:
+        """Follow the current thread and task from now on."""
+        self._thread = threading.get_ident()
+        task = _current_task()
+        self._task = weakref.ref(task) if task is not None else None
+
     def spawn(self) -> Scope:
         """The scope of the next thing spawned here."""
         with self._lock:
@@ -62,7 +68,7 @@ class Scope:
         if not self.ordered:
             return self
         if threading.get_ident() != self._thread or not self._owned_by(_current_task()):
-            return self._unordered()
+            return self.foreign()
         return self
 
     def _owned_by(self, task: asyncio.Task[Any] | None) -> bool:
@@ -73,7 +79,8 @@ class Scope:
             return True
         return task is None or task is owner
 
-    def _unordered(self) -> Scope:
+    def foreign(self) -> Scope:
+        """The unordered sibling, for calls from threads that lost their context."""
         with self._lock:
             if self._sibling is None:
                 self._sibling = Scope(f"{self.path}/{UNORDERED}", ordered=False)

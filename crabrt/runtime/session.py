@@ -10,6 +10,8 @@ from __future__ import annotations
 import threading
 import time
 import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from crabrt.core.entries import Body, Ended, Failure, Gated, Payload, TurnOpened
 from crabrt.core.ids import ObjectId, RunId
@@ -20,13 +22,32 @@ from crabrt.runtime import checkpoints
 from crabrt.runtime.codec import Codecs
 from crabrt.runtime.engine import Engine, Fate, Job
 from crabrt.runtime.payloads import put_payload
-from crabrt.runtime.replay import Replay
+from crabrt.runtime.replay import Replay, Sealed
 from crabrt.runtime.scopes import Scope
 from crabrt.runtime.turns import TurnMachine
 from crabrt.runtime.waits import Steps, Wait
 
+T = TypeVar("T")
+
 CODECS = Codecs()
 """The codecs of this process."""
+
+
+def register_codec(
+    cls: type, tag: str, encode: Callable[[Any], Any], decode: Callable[[Any], Any]
+) -> None:
+    """Store arguments and results of exactly the class `cls` under `tag`.
+
+    Args:
+        cls: the class; subclasses need a codec of their own.
+        tag: a stable name, which is what stores hold.
+        encode: gives something encodable for a value (JSON types, bytes, tuples, sets, ...).
+        decode: gives the value back.
+
+    Raises:
+        ValueError: the tag belongs to another class.
+    """
+    CODECS.register(cls, tag, encode, decode)
 
 
 class UnprotectedWarning(UserWarning):
@@ -43,9 +64,12 @@ class Session:
         scope: the agent's own line of execution.
         replay: what is left of the record, or None when the run is live.
         acting: whether the workspace is this run's to change (False while a replay only answers).
+        parent: the run that called this one, if it is a child run.
+        brancher: makes a branch where the loop diverges from the record (set by ``opening``).
         root: state of the last capture.
+        expected: what the workspace holds when a replay begins, if that is not `root`.
+        inner_marks: the last inner checkpoint of turns that were interrupted.
         root_turn: the last turn whose end was captured.
-        position: seq up to which the restored state reaches (resumed runs).
     """
 
     def __init__(
@@ -63,10 +87,13 @@ class Session:
         self.replay: Replay | None = None
         self.acting = True
         self.root: ObjectId | None = None
+        self.expected: ObjectId | None = None
+        self.inner_marks: dict[int, int] = {}
         self.root_turn = -1
         self.tracker_stale = False
         self.ended = False
         self.parent: Session | None = None
+        self.brancher: Callable[[Sealed], Steps[None]] | None = None
         self._inner = 0
         self._job: Job | None = None
         self._calls: list[CallFact] = []
@@ -90,11 +117,16 @@ class Session:
 
     def payload(self, data: bytes) -> Payload:
         """`data` as a payload; where it cannot be stored, a payload that says so."""
+        payload = self.stored(lambda: put_payload(data, self.engine.writer))
+        return payload if payload is not None else Payload(missing="the store could not be written")
+
+    def stored(self, put: Callable[[], T]) -> T | None:
+        """What `put` stored, or None where it could not be."""
         try:
-            return put_payload(data, self.engine.writer)
+            return put()
         except (CrabError, OSError) as error:
             self.degrade(str(error))
-            return Payload(missing=f"not stored: {error}")
+            return None
 
     # -- turns -------------------------------------------------------------------------------
 
@@ -134,7 +166,7 @@ class Session:
             return
         if self.acting:
             self.close_turn()
-        self._calls, self._inner = [], 0
+        self._calls, self._inner = [], self.inner_marks.get(turn, 0)
         bases = self.replay.bases if self.replay is not None else {}
         self.machine.move(turn, bases.get(turn, turn - 1))
 

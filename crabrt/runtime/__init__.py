@@ -1,0 +1,45 @@
+"""The run: an agent loop whose model and tool calls are recorded, gated, checkpointed, replayed.
+
+What it is: the decorators, the life of a call, the turn machine, the engine that captures in the
+background, and how a run is taken up again.
+What it is not: a store, a scanner or a restorer (floors below), nor anything that prints.
+
+How it hangs together: ``wrapping`` and ``agents`` turn functions into calls and runs; ``calls`` is
+the life of one call; ``session`` is a run while it lives; ``engine`` and ``checkpoints`` are its
+background half; ``entering``, ``opening`` and ``resuming`` begin it; ``replay`` and ``golive``
+answer it from the record; ``scopes`` and ``requests`` tell one call from another; ``codec`` and
+``payloads`` store values.
+May import: everything below; not ``cli``, ``bench``, ``testing``.
+"""
+
+from crabrt.runtime.agents import agent, resume
+from crabrt.runtime.opened import open_run
+from crabrt.runtime.outcomes import NOT_DONE, UNKNOWN, Done, Skipped
+from crabrt.runtime.recorded import now, random, recorded, uuid4
+from crabrt.runtime.run import Call, NullRun, Run, current_run
+from crabrt.runtime.session import UnprotectedWarning, register_codec
+from crabrt.runtime.specs import Usage
+from crabrt.runtime.wrapping import model, tool
+
+__all__ = [
+    "NOT_DONE",
+    "UNKNOWN",
+    "Call",
+    "Done",
+    "NullRun",
+    "Run",
+    "Skipped",
+    "UnprotectedWarning",
+    "Usage",
+    "agent",
+    "current_run",
+    "model",
+    "now",
+    "open_run",
+    "random",
+    "recorded",
+    "register_codec",
+    "resume",
+    "tool",
+    "uuid4",
+]

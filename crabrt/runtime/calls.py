@@ -1,0 +1,248 @@
+"""The life of one call: asked, answered or acted, sealed. The same steps for sync and async.
+
+A call either finds its answer in the journal (`Answer`) or acts: its request or intent is journalled,
+the gate passed, the function run by the caller, and the outcome sealed with `Acting.finish`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from crabrt.core.entries import CallId, Failure, Intent, Payload, Request, Response, Result, Superseded
+from crabrt.core.verdicts import Prior
+from crabrt.errors import NotResumable
+from crabrt.inspector import CallFact
+from crabrt.runtime import golive
+from crabrt.runtime.codec import NotEncodable
+from crabrt.runtime.payloads import payload_bytes, put_messages
+from crabrt.runtime.replay import Advice, Sealed, Species
+from crabrt.runtime.requests import Asked, ask
+from crabrt.runtime.scopes import Frame
+from crabrt.runtime.session import CODECS, Session
+from crabrt.runtime.specs import Spec, Usage
+from crabrt.runtime.waits import Steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """A sealed outcome, from the journal."""
+
+    session: Session
+    sealed: Sealed
+    known: Mapping[str, type]
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the value is the list of items of a stream."""
+        return self.sealed.streamed
+
+    def value(self) -> Any:
+        """The result, or the recorded exception raised.
+
+        Raises:
+            NotResumable: the result was never stored, or its class is not known here.
+        """
+        sealed = self.sealed
+        if sealed.cancelled:
+            raise asyncio.CancelledError
+        if sealed.failure is not None:
+            state = payload_bytes(sealed.failure.state, self.session.engine.store)
+            raise CODECS.revive_exception(sealed.failure, state, self.known)
+        data = payload_bytes(sealed.result, self.session.engine.store)
+        if data is None:
+            raise self._refused(sealed.result.missing or "it was not stored")
+        try:
+            return CODECS.decode(data, self.known)
+        except NotEncodable as error:
+            raise self._refused(str(error)) from error
+
+    def _refused(self, reason: str) -> NotResumable:
+        turn = self.sealed.turn
+        return NotResumable(
+            f"the result of {self.sealed.call} cannot be given back: {reason}",
+            where=f"{self.session.id}@{turn}",
+            hint=f"resume from an earlier turn: {self.session.id}@{max(turn - 1, 0)}",
+        )
+
+
+class Acting:
+    """A call that acts. Exactly one of `finish`, `fail`, `cancel` (or `abandon`) ends it."""
+
+    def __init__(
+        self, session: Session, spec: Spec, species: Species, call: CallId, sealed: Sealed | None
+    ) -> None:
+        self.session = session
+        self.call = call
+        self._spec = spec
+        self._species = species
+        self._sealed = sealed
+        self._external = spec.effects is not None and spec.effects.prior is Prior.EXTERNAL
+        self._started = time.perf_counter()
+
+    def frame(self, outer: Frame) -> Frame:
+        """The context for the function's own run."""
+        return Frame(self.session, outer.scope.inside(self.call), self._species.value)
+
+    def finish(self, value: Any, *, streamed: bool = False) -> Steps[None]:
+        """It returned `value` (of a stream: the list of its items)."""
+        try:
+            payload = self.session.payload(CODECS.encode(value, self._spec.known))
+        except NotEncodable as error:
+            payload = Payload(missing=str(error))
+        usage = self._usage(value)
+        yield from self._seal(payload, None, streamed=streamed, usage=usage)
+
+    def fail(self, error: BaseException) -> Steps[None]:
+        """It raised; a cancellation is sealed as one, an interrupt leaves the call open."""
+        if isinstance(error, asyncio.CancelledError):
+            yield from self._seal(Payload(), None, cancelled=True)
+        elif isinstance(error, Exception):
+            failure = CODECS.seal_exception(error, self._spec.known)
+            yield from self._seal(Payload(), failure)
+        else:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """It was interrupted: no outcome is recorded, as if the process had been killed."""
+        if self._species is Species.TOOL:
+            with self.session.lock:
+                self.session.machine.tool_ended()
+
+    def _usage(self, value: Any) -> Usage:
+        if self._spec.usage is None:
+            return Usage()
+        return self._spec.usage(value)
+
+    def _seal(
+        self,
+        payload: Payload,
+        failure: Failure | None,
+        *,
+        cancelled: bool = False,
+        streamed: bool = False,
+        usage: Usage = Usage(),  # noqa: B008  frozen
+    ) -> Steps[None]:
+        session = self.session
+        spent_ms = round((time.perf_counter() - self._started) * 1e3, 3)
+        with session.lock:
+            if self._species is Species.MODEL:
+                session.machine.reply_delivered()
+                session.append(
+                    Response(
+                        self.call, spent_ms, payload, failure, cancelled, streamed,
+                        usage.tokens_in, usage.tokens_out, usage.cost_usd,
+                    )
+                )  # fmt: skip
+            else:
+                session.machine.tool_ended()
+                session.append(Result(self.call, spent_ms, payload, failure, cancelled, streamed))
+            self._compare(payload, failure)
+        if self._external:
+            yield from session.make_durable()
+            session.inner_checkpoint()
+        elif self._species is Species.MODEL and not session.machine.wraps_tools:
+            yield from session.gate()
+
+    def _compare(self, payload: Payload, failure: Failure | None) -> None:
+        """After a re-run: another result ends the replay; what was recorded later never happened."""
+        sealed, replay = self._sealed, self.session.replay
+        if sealed is None or replay is None or sealed.sealed_seq is None:
+            return
+        if payload != sealed.result or failure != sealed.failure:
+            replay.differs(sealed)
+            self.session.append(Superseded(sealed.opened_seq))
+
+
+Outcome = Answer | Acting
+
+
+def begin(
+    frame: Frame, spec: Spec, species: Species, named: Mapping[str, Any]
+) -> Steps[Outcome]:
+    """The first half of a call of `spec` with the arguments `named`, made in `frame`.
+
+    Raises:
+        Diverged: a resumed loop was recorded to make another call here.
+        InDoubt: it is external, began before, and has no recorded outcome.
+        NotDurable: it is external, and what it depends on cannot be made durable.
+        Unprotected: a checkpoint failed and the run is strict.
+    """
+    session = frame.session
+    key = None if spec.key is None else spec.key(**named)
+    if spec.effects is not None:
+        identifying = {k: v for k, v in named.items() if k not in spec.effects.volatile}
+    else:
+        identifying = dict(named)
+    asked = ask(CODECS, identifying, key=key, split_messages=species is Species.MODEL)
+    scope = frame.scope.here()
+    call = scope.identify(spec.name, asked.digest)
+    sealed = None
+    if session.replay is not None:
+        with session.lock:
+            step = session.replay.take(call, species, asked.digest)
+            sealed = step.sealed
+            if step.advice is Advice.ANSWER and sealed is not None:
+                return _answered(session, spec, sealed)
+        if step.advice is Advice.DIVERGED and sealed is not None:
+            yield from golive.diverge(session, call, asked, sealed)
+            sealed = None
+    if not session.acting:
+        yield from golive.go_live(session)
+    acting = Acting(session, spec, species, call, sealed)
+    if sealed is not None:
+        with session.lock:
+            session.follow(sealed.turn)
+    if species is Species.MODEL:
+        _request(session, call, asked, recorded=sealed is not None)
+    else:
+        yield from _intent(session, spec, call, asked, named)
+    acting._started = time.perf_counter()  # noqa: SLF001  its own half of the protocol
+    return acting
+
+
+def _answered(session: Session, spec: Spec, sealed: Sealed) -> Answer:
+    session.follow(sealed.turn)
+    if sealed.species is Species.TOOL:
+        session.machine.tool_answered()
+    else:
+        session.machine.reply_delivered()
+    return Answer(session, sealed, spec.known)
+
+
+def _request(session: Session, call: CallId, asked: Asked, *, recorded: bool) -> None:
+    with session.lock:
+        if not recorded:
+            session.begin_model_call()
+        messages = None
+        if asked.messages is not None:
+            messages = session.stored(lambda: put_messages(asked.messages or (), session.engine.writer))
+        arguments = session.payload(asked.arguments)
+        session.append(Request(call, asked.digest, arguments, messages, asked.model))
+
+
+def _intent(
+    session: Session, spec: Spec, call: CallId, asked: Asked, named: Mapping[str, Any]
+) -> Steps[None]:
+    effects = spec.effects
+    external = effects.external(named) if effects is not None else None
+    if external is not None:
+        if session.machine.tool_finished:
+            session.inner_checkpoint()
+        yield from session.durable_gate()
+    prior = effects.prior if effects is not None else Prior.AUTO
+    session.begin_tool_call(CallFact(spec.name, prior))
+    try:
+        yield from session.gate()
+        session.append(
+            Intent(call, asked.digest, session.payload(asked.arguments), prior, external)
+        )
+        if external is not None:
+            yield from session.make_durable()
+    except BaseException:
+        with session.lock:
+            session.machine.tool_ended()
+        raise

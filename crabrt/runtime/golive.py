@@ -1,0 +1,125 @@
+"""The end of a replay: the loop asks for something the record does not answer.
+
+Before the first call acts, the workspace is put back to the checkpoint if the loop's own code, run
+again from its start, has written to it. A call that is not the recorded one stops the run with a
+readable diff, or becomes a branch.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from crabrt.core.entries import CallId, Noted
+from crabrt.errors import Diverged
+from crabrt.runtime.payloads import payload_bytes, read_messages
+from crabrt.runtime.replay import Sealed
+from crabrt.runtime.requests import Asked, difference
+from crabrt.runtime.session import Session
+from crabrt.runtime.waits import Steps, Wait
+from crabrt.workspace import RestoreReport, restore
+
+
+_HINT = (
+    "State that a wrapped function keeps elsewhere (globals, caches, the network) is not rebuilt by a"
+    " replay; what varies from run to run belongs in crabrt.now(), crabrt.random() or"
+    " crabrt.recorded()."
+)
+
+
+def go_live(session: Session) -> Steps[None]:
+    """Compare the workspace with the checkpoint, put it back, and let the run act.
+
+    Raises:
+        CrabError: the workspace cannot be put back.
+    """
+    future = session.engine.submit(lambda: _put_back(session))
+    if not future.done():
+        yield Wait(future)
+    report = future.result()
+    if report is not None and report.changes:
+        session.append(
+            Noted(
+                "loop-wrote",
+                "written by the loop itself while it was replayed; put back to the checkpoint",
+                tuple(change.path for change in report.changes),
+            )
+        )
+    upwards: Session | None = session
+    while upwards is not None:  # what a child run does is its callers' doing
+        upwards.acting = True
+        upwards = upwards.parent
+
+
+def _put_back(session: Session) -> RestoreReport | None:
+    engine = session.engine
+    target = session.expected or session.root
+    if target is None:
+        return None
+    scan = engine.tracker.scan()
+    if scan.clean and engine.tracker.root == target:
+        return None
+    return restore(
+        engine.workspace,
+        engine.writer,
+        target,
+        base=target,
+        force=True,
+        label=f"{session.id}: written by the loop itself",
+        tracker=engine.tracker,
+    )
+
+
+def diverge(session: Session, call: CallId, asked: Asked, sealed: Sealed) -> Steps[None]:
+    """The loop makes `call` where `sealed` was recorded: stop, or branch if that is asked for.
+
+    Raises:
+        Diverged: unless a branch could be made here.
+    """
+    if session.engine.config.on_divergence == "branch" and session.brancher is not None:
+        yield from session.brancher(sealed)
+        return
+    raise Diverged(
+        _message(call, sealed),
+        _diff(session, call, asked, sealed),
+        where=f"{session.id}@{sealed.turn}",
+    )
+
+
+def stop_diverged(session: Session, call: CallId, sealed: Sealed) -> NoReturn:
+    """The loop asks for a recorded value where `sealed` was recorded.
+
+    Raises:
+        Diverged: always.
+    """
+    where = f"{session.id}@{sealed.turn}"
+    raise Diverged(_message(call, sealed), f"-{sealed.call}\n+{call}\n{_HINT}", where=where)
+
+
+def _message(call: CallId, sealed: Sealed) -> str:
+    if call != sealed.call:
+        return f"the loop calls {call}, where it called {sealed.call} before"
+    return f"the loop calls {call} with another request than before"
+
+
+def _diff(session: Session, call: CallId, asked: Asked, sealed: Sealed) -> str:
+    if call.name != sealed.call.name:
+        return f"--- recorded\n+++ asked now\n-{sealed.call}\n+{call}\n{_HINT}"
+    before = payload_bytes(sealed.arguments, session.engine.store) or b"\xc0"
+    parts = [difference(before, asked.arguments)]
+    if asked.messages is not None and sealed.messages is not None:
+        parts.append(_message_diff(session, asked, sealed))
+    text = "\n".join(part for part in parts if part)
+    return f"{text or '(the requests differ only in what is not shown)'}\n{_HINT}"
+
+
+def _message_diff(session: Session, asked: Asked, sealed: Sealed) -> str:
+    recorded = list(read_messages(sealed.messages, session.engine.store)) if sealed.messages else []
+    now = list(asked.messages or ())
+    for i, (old, new) in enumerate(zip(recorded, now, strict=False)):
+        if old != new:
+            shown = difference(old, new)
+            if shown:
+                return f"message {i}:\n{shown}"
+    if len(recorded) != len(now):
+        return f"recorded {len(recorded)} messages, asked with {len(now)}"
+    return ""

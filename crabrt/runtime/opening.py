@@ -1,0 +1,162 @@
+"""How a run begins in this process: a fresh one, or a child of one that lives here."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+
+from crabrt.core.config import Config
+from crabrt.core.entries import CallId, Labelled, Lineage, Payload, Started
+from crabrt.core.ids import RunId, derived_run_id, new_run_id, valid_name
+from crabrt.core.version import VERSION
+from crabrt.errors import UsageError
+from crabrt.journal import Journal, Lease, run_dir
+from crabrt.runtime import registry, upkeep
+from crabrt.runtime.engine import Engine
+from crabrt.runtime.payloads import put_payload
+from crabrt.runtime.session import Session
+from crabrt.store import Store
+from crabrt.workspace import Workspace, recover
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What a run is opened with.
+
+    Attributes:
+        config: the resolved configuration.
+        workspace: its directory.
+        name: the run's name.
+        agent: name of the agent function, or None for `open_run`.
+        arguments: the agent's encoded arguments; None where there are none.
+        missing: why they could not be encoded.
+    """
+
+    config: Config
+    workspace: Path
+    name: str
+    agent: str | None = None
+    arguments: bytes | None = None
+    missing: str | None = None
+
+
+def check_name(name: str) -> str:
+    """`name`, if it may be the name of a run.
+
+    Raises:
+        UsageError: it may not.
+    """
+    if not valid_name(name):
+        raise UsageError(f"{name!r} may not name a run", hint="letters, digits, . _ - and no integer")
+    return name
+
+
+def open_engine(setup: Setup, family: str) -> Engine:
+    """Store, workspace, claim and engine for a run of `family`; a killed restore is finished first.
+
+    Raises:
+        StoreUnavailable, Damaged: the store cannot be used.
+        WorkspaceRefused, WorkspaceBusy, NotFound: the workspace cannot be used.
+    """
+    config = setup.config
+    workspace = Workspace.open(
+        setup.workspace, config.home, force=config.force, exclude=config.exclude
+    )
+    store = Store.open(config.home, create=True)
+    try:
+        claim = workspace.claim(family, shared=config.shared)
+        try:
+            engine = Engine(config, store, workspace, claim)
+        except BaseException:
+            claim.release()
+            raise
+    except BaseException:
+        store.close()
+        raise
+    try:
+        recover(workspace, engine.writer)
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
+def start(setup: Setup) -> Session:
+    """A fresh run; its baseline is being captured when this returns.
+
+    Raises:
+        CrabError: see `open_engine`.
+    """
+    run_id = new_run_id(check_name(setup.name))
+    engine = open_engine(setup, run_id)
+    try:
+        session = _begin(setup, engine, run_id, Lineage(family=run_id))
+    except BaseException:
+        engine.close()
+        raise
+    engine.submit(lambda: engine.tracker.load(engine.store))
+    session.checkpoint(0, 0)
+    upkeep.begin(engine)
+    return session
+
+
+def start_child(setup: Setup, parent: Session, call: CallId) -> Session:
+    """A child run of `parent`, in the same workspace and engine.
+
+    Raises:
+        CrabError: its journal cannot be begun.
+    """
+    run_id = derived_run_id(check_name(setup.name), parent.id, str(call))
+    lineage = Lineage(family=parent.family, parent=parent.id, call=str(call))
+    engine = parent.engine.share()
+    try:
+        session = _begin(setup, engine, run_id, lineage)
+    except BaseException:
+        engine.close()
+        raise
+    session.parent = parent
+    session.checkpoint(0, 0)
+    return session
+
+
+def _begin(setup: Setup, engine: Engine, run_id: RunId, lineage: Lineage) -> Session:
+    directory = run_dir(setup.config.home, run_id)
+    lease = Lease.acquire(directory)
+    try:
+        journal = Journal.open(directory, lease, create=True)
+        arguments = Payload(missing=setup.missing)
+        if setup.arguments is not None:
+            arguments = put_payload(setup.arguments, engine.writer)
+            engine.writer.flush()
+        journal.append(
+            Started(
+                run=run_id,
+                name=setup.name,
+                workspace_path=engine.workspace.path,
+                workspace_id=engine.workspace.id,
+                lineage=lineage,
+                argv=command_line(),
+                cwd=os.getcwdb(),
+                agent=setup.agent,
+                arguments=arguments,
+                version=VERSION,
+                pid=os.getpid(),
+            ),
+            turn=0,
+        )
+        for label in setup.config.labels:
+            journal.append(Labelled(0, label), turn=0)
+    except BaseException:
+        lease.release()
+        raise
+    session = Session(run_id, setup.name, lineage.family, engine, journal, lease)
+    registry.add(session)
+    return session
+
+
+def command_line() -> tuple[str, ...]:
+    """The command that runs this program again, as the interpreter was given it."""
+    return (sys.executable, *sys.orig_argv[1:]) if sys.executable else tuple(sys.orig_argv)

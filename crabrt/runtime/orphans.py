@@ -1,0 +1,99 @@
+"""Processes that a dead run left behind: found by the run's id in their environment, and stopped.
+
+Before a resume touches files, whatever the killed loop started must stop writing to them. Children
+inherit ``CRAB_RUN=<id>``; a process that cleans its environment escapes (tracking processes for
+real is another floor's work).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Collection
+from typing import NamedTuple
+
+from crabrt.core.config import RUN_VARIABLE
+
+_PATIENCE_S = 2.0
+_POLL_S = 0.02
+
+
+class Orphan(NamedTuple):
+    """A process of a run whose owner is gone."""
+
+    pid: int
+    command: str
+
+
+def find_orphans(runs: Collection[str]) -> list[Orphan]:
+    """Live processes that carry one of `runs`, except this process and its ancestors."""
+    marks = {f"{RUN_VARIABLE}={run}".encode() for run in runs}
+    spared = _lineage()
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdecimal() or int(name) in spared:
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                variables = file.read().split(b"\0")
+            if marks.isdisjoint(variables) or _is_zombie(int(name)):
+                continue
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                command = file.read().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+        except OSError:  # gone meanwhile, or another user's: then it is not ours to stop
+            continue
+        found.append(Orphan(int(name), command))
+    return found
+
+
+def stop_orphans(runs: Collection[str]) -> list[Orphan]:
+    """Stop them: SIGTERM, then SIGKILL for those that stay; which they were."""
+    orphans = find_orphans(runs)
+    for orphan in orphans:
+        _signal(orphan.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _PATIENCE_S
+    left = orphans
+    while left and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+        left = [orphan for orphan in left if _alive(orphan.pid)]
+    for orphan in left:
+        _signal(orphan.pid, signal.SIGKILL)
+    while left:
+        time.sleep(_POLL_S)
+        left = [orphan for orphan in left if _alive(orphan.pid)]
+    return orphans
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _alive(pid: int) -> bool:
+    return os.path.exists(f"/proc/{pid}") and not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    return _stat_fields(pid)[:1] in (["Z"], ["X"], [])
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """The fields of ``/proc/<pid>/stat`` behind the command's name; empty when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _lineage() -> set[int]:
+    """This process and its ancestors: a resumed agent may run inside another run's tool."""
+    pids: set[int] = set()
+    pid = os.getpid()
+    while pid > 0 and pid not in pids:
+        pids.add(pid)
+        fields = _stat_fields(pid)
+        pid = int(fields[1]) if len(fields) > 1 else 0
+    return pids

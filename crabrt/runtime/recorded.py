@@ -1,0 +1,74 @@
+"""Values that differ from run to run, journalled so that a resumed loop sees them again."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random as _random
+import uuid
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from crabrt.core.entries import Payload, Recorded
+from crabrt.runtime import registry
+from crabrt.runtime.calls import Answer
+from crabrt.runtime.codec import NotEncodable, known_classes
+from crabrt.runtime.golive import stop_diverged
+from crabrt.runtime.replay import Advice, Species
+from crabrt.runtime.session import CODECS
+
+T = TypeVar("T")
+
+
+def recorded(function: Callable[[], T], *, name: str | None = None, returns: Any = None) -> T:
+    """What `function` gives, now and on every resume: it runs once, then the journal answers.
+
+    Use it for what is neither a model nor a tool but differs from run to run (a configuration
+    fetched from somewhere, a directory listing outside the workspace). Outside of a run it is
+    ``function()``.
+
+    Args:
+        function: called without arguments.
+        name: what it is called in the journal (default: the function's name).
+        returns: the type of the value, where it is a class of your own.
+
+    Raises:
+        Diverged: a resumed loop was recorded to make another call here.
+    """
+    frame = registry.current_frame()
+    if frame is None:
+        return function()
+    session, known = frame.session, known_classes([returns])
+    called = name or getattr(function, "__name__", "recorded")
+    scope = frame.scope.here()
+    call = scope.identify(called, b"")
+    if session.replay is not None:
+        with session.lock:
+            step = session.replay.take(call, Species.VALUE, b"")
+        if step.advice is Advice.DIVERGED and step.sealed is not None:
+            stop_diverged(session, call, step.sealed)
+        if step.advice is Advice.ANSWER and step.sealed is not None:
+            answer: T = Answer(session, step.sealed, known).value()
+            return answer
+    value = function()
+    try:
+        payload = session.payload(CODECS.encode(value, known))
+    except NotEncodable as error:
+        payload = Payload(missing=str(error))
+    session.append(Recorded(call, payload))
+    return value
+
+
+def now(tz: dt.tzinfo | None = None) -> dt.datetime:
+    """``datetime.now(tz)``, the same again on resume."""
+    stamp = recorded(lambda: dt.datetime.now(dt.UTC), name="crabrt.now")
+    return stamp.astimezone(tz) if tz is not None else stamp.astimezone().replace(tzinfo=None)
+
+
+def uuid4() -> uuid.UUID:
+    """A random UUID, the same again on resume."""
+    return recorded(uuid.uuid4, name="crabrt.uuid4")
+
+
+def random() -> float:
+    """A random number in [0, 1), the same again on resume."""
+    return recorded(_random.random, name="crabrt.random")

@@ -1,0 +1,148 @@
+"""What a journal says about where its run stopped: the facts a resume is decided on. Reads only.
+
+C, the state to go on from, is the last checkpoint that is durable or can be made so: a `captured`
+entry whose content is all there only needs its commit (``checkpoints.whole``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from crabrt.core.entries import (
+    Body,
+    CallId,
+    Captured,
+    Checkpoint,
+    Ended,
+    Forked,
+    Intent,
+    Recorded,
+    Request,
+    Response,
+    Result,
+    Started,
+    TurnOpened,
+)
+from crabrt.core.ids import ObjectId, RunId, derived_run_id
+from crabrt.core.verdicts import Protection
+from crabrt.journal import Record
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """A state a run can go on from.
+
+    Attributes:
+        turn, inner: which.
+        root: what the workspace holds.
+        position: seq of the last entry that belongs to it.
+    """
+
+    turn: int
+    inner: int
+    root: ObjectId
+    position: int
+
+
+@dataclasses.dataclass
+class Stop:
+    """Where a run stopped.
+
+    Attributes:
+        started: its first entry.
+        forked: the last fork in its history, if any.
+        checkpoint: C, or None before the first one.
+        captured: a later `captured` that has no `checkpoint`, or None.
+        turn: the last turn that was opened; 0 before the first.
+        turn_had_tools: whether a tool call of that turn has a result.
+        inner: the last inner checkpoint of that turn.
+        open_tools: tool calls with an intent and no result.
+        last_tool, last_tool_seq: the tool call with the latest intent.
+        ended: the last entry that says the agent returned or raised, if nothing came after it.
+        calls: how many calls are recorded.
+        boot, wall_ns, seq: of the last entry.
+    """
+
+    started: Started | None = None
+    forked: Forked | None = None
+    checkpoint: State | None = None
+    captured: State | None = None
+    turn: int = 0
+    turn_had_tools: bool = False
+    inner: int = 0
+    open_tools: dict[CallId, Intent] = dataclasses.field(default_factory=dict)
+    last_tool: CallId | None = None
+    last_tool_seq: int = 0
+    ended: Ended | None = None
+    calls: int = 0
+    boot: str = ""
+    wall_ns: int = 0
+    seq: int = 0
+
+    @property
+    def run(self) -> str:
+        """The run's id: of the fork, where it is one."""
+        first = self.forked or self.started
+        return first.run if first is not None else ""
+
+    @property
+    def child(self) -> RunId | None:
+        """What the last tool call's run would be called if it was a child run, and C is before it."""
+        if self.last_tool is None or (
+            self.checkpoint is not None and self.last_tool_seq <= self.checkpoint.position
+        ):
+            return None
+        name = self.last_tool.name.partition("~")[0]
+        return derived_run_id(name, RunId(self.run), str(self.last_tool))
+
+
+def find_stop(records: Iterable[Record]) -> Stop:
+    """Fold a journal into where its run stopped."""
+    stop = Stop()
+    for record in records:
+        entry, body = record.entry, record.body
+        stop.seq, stop.boot, stop.wall_ns = entry.seq, entry.boot, entry.wall_ns
+        if body is not None:
+            _fold(stop, body, entry.turn, entry.seq)
+    return stop
+
+
+def _fold(stop: Stop, body: Body, turn: int, seq: int) -> None:
+    if isinstance(body, Request | Intent | Recorded | TurnOpened):
+        stop.ended = None
+    if isinstance(body, Started):
+        stop.started = body
+    elif isinstance(body, Forked):
+        # Entries behind the forked state may be shared too (its own checkpoint is); they don't count.
+        stop.forked, stop.captured, stop.last_tool = body, None, None
+        stop.open_tools.clear()
+        stop.turn, state = body.turn, stop.checkpoint
+        stop.inner = state.inner if state is not None else 0
+        stop.turn_had_tools = stop.inner > 0
+    elif isinstance(body, TurnOpened):
+        stop.turn, stop.turn_had_tools, stop.inner = body.turn, False, 0
+    elif isinstance(body, Intent):
+        stop.calls += 1
+        stop.open_tools[body.call] = body
+        stop.last_tool, stop.last_tool_seq = body.call, seq
+    elif isinstance(body, Result):
+        stop.open_tools.pop(body.call, None)
+        stop.turn_had_tools = stop.turn_had_tools or turn == stop.turn
+    elif isinstance(body, Response):
+        stop.calls += 1
+    elif isinstance(body, Captured):
+        stop.captured = State(body.turn, body.inner, ObjectId(body.root), body.position)
+    elif isinstance(body, Checkpoint):
+        _checkpoint(stop, body)
+    elif isinstance(body, Ended):
+        stop.ended = body
+
+
+def _checkpoint(stop: Stop, body: Checkpoint) -> None:
+    if body.protection is Protection.UNPROTECTED:
+        return
+    stop.checkpoint = State(body.turn, body.inner, ObjectId(body.root), body.position)
+    stop.captured = None
+    if body.turn == stop.turn:
+        stop.inner = max(stop.inner, body.inner)

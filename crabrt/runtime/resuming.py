@@ -1,0 +1,244 @@
+"""How a run is taken up again: workspace to C, record at hand, and the loop may be re-entered.
+
+SEMANTICS "Resume". C is the last checkpoint that is, or can still be made, durable. Shortcut: if
+the boot is the same, no tool was running, and nobody else has touched the workspace's history
+since, the disk already is the state: it is scanned, checkpointed, and gone on from.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from crabrt.core.clock import boot_id
+from crabrt.core.entries import Checkpoint, Noted, Resumed
+from crabrt.core.ids import ObjectId, RunId
+from crabrt.core.verdicts import Protection
+from crabrt.errors import CrabError, NotResumable
+from crabrt.journal import Journal, Lease, RunIndex, RunRow, read_journal, run_dir
+from crabrt.runtime import checkpoints, registry, upkeep
+from crabrt.runtime.engine import Engine, Job
+from crabrt.runtime.opening import Setup, command_line, open_engine
+from crabrt.runtime.orphans import stop_orphans
+from crabrt.runtime.recovery import State, Stop, find_stop
+from crabrt.runtime.replay import Replay, Sealed
+from crabrt.runtime.session import Session
+from crabrt.workspace import RestoreLog, Workspace, restore
+
+
+def attach(setup: Setup, run_id: RunId, family: str) -> Session:
+    """Take up the run `run_id`, whose workspace is the one in `setup`.
+
+    Raises:
+        RunBusy, WorkspaceBusy: somebody alive has it.
+        NotResumable: there is nothing durable to go on from, or it cannot be replayed.
+        DamagedJournal, DamagedObject: what is needed cannot be read.
+    """
+    directory = run_dir(setup.config.home, run_id)
+    lease = Lease.acquire(directory)
+    try:
+        orphans = stop_orphans({run_id, family})
+        engine = open_engine(setup, family)
+    except BaseException:
+        lease.release()
+        raise
+    try:
+        journal = Journal.open(directory, lease)
+        session = Session(run_id, setup.name, family, engine, journal, lease)
+        _take_up(session, directory)
+    except BaseException:
+        engine.close()
+        lease.release()
+        raise
+    for orphan in orphans:
+        session.append(Noted("orphan", f"stopped {orphan.pid}: {orphan.command}"))
+    registry.add(session)
+    upkeep.begin(engine)
+    return session
+
+
+def attach_child(setup: Setup, parent: Session, run_id: RunId) -> Session:
+    """Take up a child run of `parent`, whose call to it is open. The workspace is at its state."""
+    engine = parent.engine.share()
+    directory = run_dir(setup.config.home, run_id)
+    try:
+        lease = Lease.acquire(directory)
+    except BaseException:
+        engine.close()
+        raise
+    try:
+        journal = Journal.open(directory, lease)
+        session = Session(run_id, setup.name, parent.family, engine, journal, lease)
+        session.parent = parent
+        stop = find_stop(read_journal(directory))
+        _set_state(session, directory, stop, stop.checkpoint, "restored")
+    except BaseException:
+        engine.close()
+        lease.release()
+        raise
+    registry.add(session)
+    return session
+
+
+def _take_up(session: Session, directory: Path) -> None:
+    stop = find_stop(read_journal(directory))
+    _refuse_unreplayable(session, stop)
+    engine = session.engine
+    engine.submit(lambda: engine.tracker.load(engine.store)).result()
+    _finish_capture(session, stop)
+    state = stop.checkpoint
+    if state is not None:
+        session.root = state.root
+        session.root_turn = state.turn if state.inner == 0 else state.turn - 1
+    if _disk_is_the_state(session, stop):
+        state = _checkpoint_here(session, stop) or state
+        mode = "in-place"
+    else:
+        if state is None:
+            raise NotResumable(
+                "it was stopped before its first checkpoint was durable", where=session.id,
+                hint="start it again",
+            )  # fmt: skip
+        deepest = _deepest_root(session, stop) or state.root
+        base = _last_known(engine.workspace, engine.config.home) or deepest
+        engine.submit(
+            lambda: restore(
+                engine.workspace, engine.writer, deepest, base=base, force=True,
+                label=f"resume {session.id}", tracker=engine.tracker,
+            )
+        ).result()  # fmt: skip
+        session.expected = deepest
+        mode = "restored"
+    _set_state(session, directory, stop, state, mode)
+
+
+def _set_state(
+    session: Session, directory: Path, stop: Stop, state: State | None, mode: str
+) -> None:
+    position = session.journal.seq if mode == "in-place" or state is None else state.position
+    turn = state.turn if state is not None else 0
+    session.append(Resumed(mode, turn, position, os.getpid(), command_line()))
+    session.engine.writer.sync()
+    session.journal.sync()
+    if state is not None:
+        session.root = state.root
+        session.root_turn = state.turn if state.inner == 0 else state.turn - 1
+    session.inner_marks = {stop.turn: stop.inner}
+    session.replay = Replay(
+        read_journal(directory), position, _family_externals(session, session.engine.config.home)
+    )
+    session.acting = False
+
+
+def _refuse_unreplayable(session: Session, stop: Stop) -> None:
+    if stop.calls == 0 and stop.turn > 1:
+        raise NotResumable(
+            "it recorded no calls, so there is nothing to replay", where=session.id,
+            hint=f"its files can be restored: crab restore {session.id}@-1",
+        )  # fmt: skip
+
+
+def _finish_capture(session: Session, stop: Stop) -> None:
+    """Commit a capture whose process died before it was durable, if all of it is there."""
+    state, before = stop.captured, stop.checkpoint
+    if state is None:
+        return
+    base = before.root if before is not None else None
+    if not checkpoints.whole(session.engine.store, state.root, base):
+        return
+    session.engine.writer.sync()
+    same = base == state.root
+    session.journal.append(
+        Checkpoint(
+            turn=state.turn, inner=state.inner, root=state.root, position=state.position,
+            protection=Protection.INHERITED if same else Protection.DURABLE,
+        ),
+        turn=state.turn,
+    )  # fmt: skip
+    session.journal.sync()
+    stop.checkpoint, stop.captured = state, None
+
+
+def _disk_is_the_state(session: Session, stop: Stop) -> bool:
+    """Whether the workspace can be gone on from as it is (the shortcut)."""
+    if stop.open_tools or stop.boot != boot_id() or boot_id() == "unknown":
+        return False
+    home, workspace = session.engine.config.home, session.engine.workspace
+    restored = RestoreLog(workspace.state_dir).last_end_root()
+    if restored is not None and restored[1] > stop.wall_ns:
+        return False
+    newest = _newest_run(home, workspace)
+    return newest is None or newest.run == session.id or newest.view.root_ns <= stop.wall_ns
+
+
+def _checkpoint_here(session: Session, stop: Stop) -> State | None:
+    """Checkpoint the workspace as it is; None where nothing changed, or where it failed."""
+    engine, state = session.engine, stop.checkpoint
+    if state is not None:
+        scan = engine.submit(engine.tracker.scan).result()
+        if scan.clean and engine.tracker.root == state.root:
+            return None
+    turn, inner = _place(stop)
+    job = Job(turn, inner, session.journal.seq)
+    engine.submit(lambda: checkpoints.make(session, job, ())).result()
+    if job.error is not None or session.root is None:
+        return None
+    if turn == stop.turn:
+        stop.inner = max(stop.inner, inner)
+    return State(turn, inner, session.root, job.position)
+
+
+def _place(stop: Stop) -> tuple[int, int]:
+    """Which checkpoint the disk is, in a run that stopped there: turn, and point inside it."""
+    ended = stop.turn if stop.ended is not None else stop.turn - 1
+    done = stop.checkpoint is not None and (stop.checkpoint.turn, stop.checkpoint.inner) >= (ended, 0)
+    if stop.turn == 0 or (not done and not stop.turn_had_tools):
+        return max(ended, 0), 0
+    return stop.turn, stop.inner + 1
+
+
+def _deepest_root(session: Session, stop: Stop) -> ObjectId | None:
+    """The state of the child run that the last tool call was, if it got further than its parent."""
+    inside = run_dir(session.engine.config.home, stop.child) if stop.child is not None else None
+    if inside is None or not inside.is_dir():
+        return None
+    below = find_stop(read_journal(inside))
+    if below.checkpoint is None:
+        return None
+    return _deepest_root(session, below) or below.checkpoint.root
+
+
+def _last_known(workspace: Workspace, home: Path) -> ObjectId | None:
+    """The state that the owner of the workspace last knew: a checkpoint or the end of a restore."""
+    restored = RestoreLog(workspace.state_dir).last_end_root()
+    newest = _newest_run(home, workspace)
+    if restored is not None and (newest is None or restored[1] > newest.view.root_ns):
+        return restored[0]
+    return newest.view.root if newest is not None else None
+
+
+def _newest_run(home: Path, workspace: Workspace) -> RunRow | None:
+    """The run whose checkpoint of this workspace is the newest."""
+    with RunIndex.open(home) as index:
+        index.refresh()
+        rows = [
+            row
+            for row in index.runs()
+            if row.view.workspace_id == workspace.id and row.view.root is not None
+        ]
+    return max(rows, key=lambda row: row.view.root_ns, default=None)
+
+
+def _family_externals(session: Session, home: Path) -> Iterator[Sealed]:
+    """Sealed external calls of the other runs of the family: none is ever made twice."""
+    with RunIndex.open(home) as index:
+        index.refresh()
+        others = [row.run for row in index.runs() if row.family == session.family]
+    for run in others:
+        if run == session.id:
+            continue
+        try:
+            yield from Replay(read_journal(run_dir(home, RunId(run))), 0).externals
+        except CrabError as error:
+            session.append(Noted("family", f"the external calls of {run} cannot be read: {error}"))
