@@ -39,6 +39,9 @@ SPAN_BLOCKS = 4
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NO_XATTRS = frozenset({errno.ENOTSUP, errno.ENODATA, errno.ENOSYS})
+SHADOW_XATTRS = frozenset({b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"})
+"""XFS shows root its own form of the ACLs beside the portable one."""
+
 _INT64_MIN, _UINT64_MAX = -(1 << 63), (1 << 64) - 1
 
 
@@ -298,7 +301,7 @@ def _xattrs(what: int | bytes, *, follow: bool) -> tuple[tuple[bytes, bytes], ..
             return ()
         raise
     found = []
-    for name in sorted(map(os.fsencode, names)):
+    for name in sorted(set(map(os.fsencode, names)) - SHADOW_XATTRS):
         try:
             value = (
                 os.getxattr(what, name)

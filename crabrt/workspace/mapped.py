@@ -1,10 +1,10 @@
 """Shared writable mappings: files whose bytes can change while their times stand still.
 
-Once a page of such a mapping is dirty, further stores move neither mtime nor ctime. A file under one
-is therefore *volatile*: read again at every scan, until it is read with no mapping in sight.
+Once a page of such a mapping is dirty, further stores move neither mtime nor ctime. A file under
+one is therefore *volatile*: read again at every scan, until it is read with no mapping in sight.
 
-Two ways to know, both used *before* a file is read. A mapping made later shows: its first store moves
-the times, and `stamps.settled` compares them with a tick taken before all this.
+Two ways to know, both used *before* a file is read. A mapping made later shows: its first store
+moves the times, and `stamps.settled` compares them with a tick taken before all this.
 
 1. A read lease is granted only while nobody has the file open for writing, and a shared writable
    mapping counts as that (fcntl(2), ``F_SETLEASE``). Taken and given back at once, it says in a
@@ -27,7 +27,7 @@ _SHARED_WRITABLE = re.compile(
 )
 
 _LEASES_TELL = frozenset({"ext2/3/4", "xfs", "btrfs", "tmpfs", "f2fs"})
-"""Not overlay: a mapping there belongs to a file of the layer below, which the lease does not see."""
+"""Not overlay: a mapping there is of a file in the layer below, which the lease does not see."""
 
 
 @dataclass(frozen=True, slots=True)

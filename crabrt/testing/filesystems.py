@@ -1,0 +1,80 @@
+"""Real file systems to test on: the temporary directory's, tmpfs, and fresh XFS, btrfs, ext4, overlay.
+
+Each has its own idea of times, inode numbers and devices, so what is claimed of files is proved on
+all of them. Loop devices and mounts need root; nothing here is faked where they are missing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOOP_KINDS = ("xfs", "btrfs", "ext4")
+"""Made in an image file and mounted through a loop device."""
+
+KINDS = ("here", "tmpfs", *LOOP_KINDS, "overlay")
+"""``here`` is the temporary directory's own file system."""
+
+_IMAGE_BYTES = 320 << 20  # the smallest that every mkfs takes; sparse
+_QUIET = {"xfs": ("-q",), "btrfs": ("-q",), "ext4": ("-q",)}
+
+
+class Missing(Exception):
+    """This machine cannot provide that file system; the message says what it lacks."""
+
+
+@contextmanager
+def file_system(kind: str) -> Iterator[Path]:
+    """An empty directory on a file system of `kind`, gone afterwards.
+
+    Raises:
+        Missing: no root, no mkfs, no loop devices, or no such file system in the kernel.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"crabrt-{kind}-") as name:
+        base = Path(name)
+        if kind == "here":
+            yield base
+            return
+        point = base / "mounted"
+        point.mkdir()
+        if kind == "tmpfs":
+            _mount("-t", "tmpfs", "-o", "size=320m", "tmpfs", str(point))
+        elif kind == "overlay":
+            parts = {part: base / part for part in ("lower", "upper", "work")}
+            for path in parts.values():
+                path.mkdir()
+            options = "lowerdir={lower},upperdir={upper},workdir={work}".format(**parts)
+            _mount("-t", "overlay", "-o", options, "overlay", str(point))
+        else:
+            _mount_image(kind, base / "image", point)
+        try:
+            yield point
+        finally:
+            subprocess.run(["umount", "--lazy", str(point)], check=True)
+
+
+def _mount_image(kind: str, image: Path, point: Path) -> None:
+    make = shutil.which(f"mkfs.{kind}", path=f"{os.defpath}:/usr/sbin:/sbin")
+    if make is None:
+        raise Missing(f"mkfs.{kind} is not installed")
+    with image.open("wb") as file:
+        file.truncate(_IMAGE_BYTES)
+    _run(make, *_QUIET[kind], str(image))
+    _mount("-t", kind, "-o", "loop", str(image), str(point))
+
+
+def _mount(*arguments: str) -> None:
+    if os.geteuid() != 0:
+        raise Missing("mounting needs root")
+    _run("mount", *arguments)
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Missing(f"{' '.join(command)}: {done.stderr.strip()}")
