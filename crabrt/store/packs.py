@@ -100,7 +100,8 @@ def header_version(path: Path) -> int | None:
     Raises:
         OSError: it cannot be read.
     """
-    data = os.pread(Descriptor(path).fd, HEADER_BYTES, 0)
+    file = Descriptor(path)
+    data = os.pread(file.fd, HEADER_BYTES, 0)
     if len(data) < HEADER_BYTES or data[:8] != MAGIC:
         return None
     if struct.unpack("<Q", data[-8:])[0] != xxhash.xxh3_64_intdigest(data[:-8]):
