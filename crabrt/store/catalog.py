@@ -94,12 +94,12 @@ class Catalog:
             row = db.execute(
                 "SELECT number, indexed_to, sealed FROM packs WHERE name = ?", (pack,)
             ).fetchone()
+            if (row[1] if row else 0) < start:
+                return False
             if row is None:
                 cursor = db.execute("INSERT INTO packs VALUES (NULL, ?, 0, 0)", (pack,))
                 row = (cursor.lastrowid, 0, 0)
             number, known_to, was_sealed = row
-            if known_to < start:
-                return False
             rows = (
                 (i.id, number, i.at.offset, i.at.stored, i.at.raw, i.at.kind)
                 for i in items

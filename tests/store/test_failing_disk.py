@@ -1,0 +1,148 @@
+"""Disks that are full, read-only, or fail: said plainly, and survived."""
+
+import errno
+import os
+import subprocess
+
+import pytest
+
+from crabrt.core.ids import object_id
+from crabrt.errors import StoreUnavailable
+from crabrt.store import Store
+from crabrt.store.check import check
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place], check=True)
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.root
+def test_a_full_disk_is_said_and_survived(small_disk, noise):
+    with Store.open(small_disk / "store", create=True) as store, store.writer() as writer:
+        first = writer.put(noise("first", 1000))
+        writer.sync()
+        ballast = small_disk / "ballast"
+        with pytest.raises(OSError, match="No space"):
+            ballast.write_bytes(bytes(4 << 20))
+        lost = writer.put(noise("lost", 1000))
+        with pytest.raises(StoreUnavailable, match="No space") as caught:
+            writer.put(noise("big", 2 << 20))
+            writer.sync()
+        assert "prune" in caught.value.hint
+        assert store.get(first) == noise("first", 1000)
+        ballast.unlink()
+        writer.put(noise("lost", 1000))
+        writer.sync()
+        assert store.get(lost) == noise("lost", 1000)
+        assert check(store, read_data=True).problems == ()
+    with Store.open(small_disk / "store") as store, store.writer():
+        assert store.get(lost) == noise("lost", 1000)
+        assert check(store, read_data=True).problems == ()
+
+
+@pytest.mark.root
+def test_a_disk_too_full_for_a_store_says_so(small_disk, noise):
+    with pytest.raises(OSError, match="No space"):
+        (small_disk / "ballast").write_bytes(bytes(4 << 20))
+    with pytest.raises(StoreUnavailable, match="No space"):
+        with Store.open(small_disk / "store", create=True) as store, store.writer() as writer:
+            writer.put(noise(1, 2 << 20))
+            writer.sync()
+
+
+@pytest.mark.root
+def test_a_read_only_store_is_read_and_refuses_to_be_written(small_disk, noise):
+    home = small_disk / "store"
+    with Store.open(home, create=True) as store, store.writer() as writer:
+        put = writer.put(noise(1, 1000))
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    try:
+        with Store.open(home) as store:
+            assert store.get(put) == noise(1, 1000)
+            assert check(store, read_data=True).problems == ()
+            with pytest.raises(StoreUnavailable, match="Read-only"):
+                store.writer()
+        (home / "nothing").exists()
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+
+
+@pytest.fixture
+def fail(monkeypatch):
+    """Make a call of `os` fail, as often as told."""
+
+    def arrange(name, number, times=1):
+        real = getattr(os, name)
+        left = [times]
+
+        def failing(*args):
+            if left[0]:
+                left[0] -= 1
+                raise OSError(number, os.strerror(number))
+            return real(*args)
+
+        monkeypatch.setattr(os, name, failing)
+        return left
+
+    return arrange
+
+
+def test_after_a_failed_fsync_nothing_undurable_is_relied_on(home, store, noise, fail, pack_files):
+    with store.writer() as writer:
+        durable = writer.put(noise("durable", 1000))
+        writer.sync()
+        writer.put(noise("doubtful", 1000))
+        left = fail("fdatasync", errno.EIO)
+        with pytest.raises(StoreUnavailable, match="Input/output"):
+            writer.sync()
+        assert left == [0]
+        before = writer.bytes_stored
+        again = writer.put(noise("doubtful", 1000))
+        assert writer.bytes_stored > before
+        writer.sync()
+        assert store.get(again) == noise("doubtful", 1000)
+        assert store.get(durable) == noise("durable", 1000)
+        assert len(pack_files()) == 2
+    with Store.open(home) as other, other.writer():
+        assert check(other, read_data=True).problems == ()
+        assert other.get(again) == noise("doubtful", 1000)
+
+
+def test_a_put_that_was_lost_by_another_one_is_announced_by_the_next_sync(store, noise, fail):
+    with store.writer() as writer:
+        writer.put(noise("quiet", 1000))
+        fail("pwrite", errno.ENOSPC)
+        with pytest.raises(StoreUnavailable):
+            writer.put(noise("loud", 2 << 20))
+        with pytest.raises(StoreUnavailable, match="were lost"):
+            writer.sync()
+        writer.sync()
+
+
+def test_a_put_that_was_lost_and_put_again_is_not_announced(store, noise, fail):
+    with store.writer() as writer:
+        writer.put(noise("quiet", 1000))
+        fail("pwrite", errno.ENOSPC)
+        with pytest.raises(StoreUnavailable):
+            writer.put(noise("loud", 2 << 20))
+        put = writer.put(noise("quiet", 1000))
+        writer.sync()
+        assert store.get(put) == noise("quiet", 1000)
+
+
+def test_a_store_that_is_gone_says_so(home, store, noise):
+    writer = store.writer()
+    for path in sorted(home.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    home.rmdir()
+    writer.put(noise(1, 100))
+    with pytest.raises(StoreUnavailable, match="No such file"):
+        writer.sync()
+    with pytest.raises(StoreUnavailable):
+        writer.put(object_id(b"more"))
+        writer.close()
