@@ -24,7 +24,13 @@ from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-from crabrt.testing.model import Reply, ScriptedModel, ScriptEnded, parse_script
+from crabrt.testing.model import (
+    Reply,
+    ScriptedModel,
+    ScriptEnded,
+    parse_script,
+    replies_so_far,
+)
 
 _CREATED = 1_700_000_000
 _PATHS = ("/v1/chat/completions", "/chat/completions")
@@ -33,8 +39,25 @@ _PIECE = 8  # characters of text in a streamed chunk
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    model: ScriptedModel
-    requests: list[dict[str, Any]]
+
+    def __init__(self, model: ScriptedModel, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.model = model
+        self.requests: list[dict[str, Any]] = []
+        self.news = threading.Condition()
+        self.held: set[int] = set()
+
+    def take(self, request: dict[str, Any], number: int) -> None:
+        """Note a request for reply `number`, and wait while that reply is held back."""
+        with self.news:
+            self.requests.append(request)
+            self.news.notify_all()
+            self.news.wait_for(lambda: number not in self.held)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that is killed leaves its connection: that is what this server is for."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -60,10 +83,11 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             request = json.loads(body)
             messages = request["messages"]
-        except (ValueError, KeyError, TypeError) as error:
+            due = replies_so_far(messages)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             self._send_error(400, f"not a chat request: {error}")
             return
-        self.server.requests.append(request)
+        self.server.take(request, due)
         try:
             number, reply = self.server.model.reply(messages)
             message = self.server.model(messages)
@@ -173,13 +197,37 @@ class ScriptedServer:
     """
 
     def __init__(self, script: Iterable[Reply | str], port: int = 0) -> None:
-        self._server = _Server(("127.0.0.1", port), _Handler)
-        self._server.model = ScriptedModel(script)
-        self.requests = self._server.requests = []
+        self._server = _Server(ScriptedModel(script), port)
+        self.requests = self._server.requests
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
         )
+
+    def hold(self, number: int) -> None:
+        """Hold reply `number` (from 0) back from now on, until `release`: the model thinks."""
+        with self._server.news:
+            self._server.held.add(number)
+
+    def release(self) -> None:
+        """Let go of all that is held back."""
+        with self._server.news:
+            self._server.held.clear()
+            self._server.news.notify_all()
+
+    def wait_for_request(self, number: int, timeout_s: float = 60.0) -> None:
+        """Wait until reply `number` (from 0) has been asked for.
+
+        Raises:
+            TimeoutError: it was not, for so long.
+        """
+
+        def asked() -> bool:
+            return any(replies_so_far(body["messages"]) == number for body in self.requests)
+
+        with self._server.news:
+            if not self._server.news.wait_for(asked, timeout_s):
+                raise TimeoutError(f"reply {number} was not asked for")
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -191,6 +239,7 @@ class ScriptedServer:
         error: BaseException | None,
         trace: types.TracebackType | None,
     ) -> None:
+        self.release()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

@@ -4,6 +4,7 @@ import http.client
 import json
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -116,7 +117,24 @@ def test_requests_that_make_no_sense_are_refused_as_openai_does(server):
     assert "number 3 is due" in json.loads(body)["error"]["message"]
     assert _post(server, b"{")[0] == 400
     assert _post(server, {"model": "m"})[0] == 400
+    assert _post(server, {"model": "m", "messages": ["hello"]})[0] == 400
     assert _post(server, {}, path="/v1/embeddings")[0] == 404
+
+
+def test_a_reply_is_held_back_until_it_is_released(server):
+    server.hold(1)
+    answers = []
+    body = {"model": "m", "messages": [USER, ASSISTANT]}
+    asking = threading.Thread(target=lambda: answers.append(_post(server, body)))
+    asking.start()
+    server.wait_for_request(1)
+    assert _post(server, {"model": "m", "messages": [USER]})[0] == 200  # others are answered
+    assert answers == []
+    server.release()
+    asking.join()
+    assert answers[0][0] == 200
+    with pytest.raises(TimeoutError, match="reply 2"):
+        server.wait_for_request(2, timeout_s=0)
 
 
 def test_connections_are_kept_alive_between_requests(server):
