@@ -157,7 +157,7 @@ def lease_holder(directory: Path) -> LeaseHolder | None:
             held = _held_here(path)
             if held is not None:
                 return held.holder
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         except OSError as error:

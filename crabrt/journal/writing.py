@@ -88,7 +88,7 @@ class Journal:
         self._fd = -1
         self._seed = 0
         self._end = after.offset
-        self._durable = after  # the last entry known durable; what follows is in _pending
+        self._durable = after  # up to where all is durable; the entries behind are in _pending
         self._pending: list[bytes] = []
         self._torn = False  # bytes of a failed append may lie behind _end
         self._suspect = False  # a sync failed: the segment may not be written behind any more
@@ -135,8 +135,7 @@ class Journal:
             if not create:
                 raise
             # Segments without a header are what a power cut left of a first attempt.
-            first = SegmentName(lease.epoch, 0)
-            after = Position(first.segment, first.epoch, 0, 0, genesis(directory.name))
+            after = Position(0, 0, 0, 0, genesis(directory.name))
             made = _make_directories(directory) if not names else []
         else:
             after = tail_of(segment)
@@ -276,7 +275,7 @@ class Journal:
         frame = encode_frame(
             payload,
             chain,
-            durable=self._durable.offset if self._durable_here() else HEADER_BYTES,
+            durable=self._durable.offset,
             seed=self._seed,
             offset=self._end,
             **marked,
@@ -288,9 +287,6 @@ class Journal:
             self._cut()
             raise unavailable(error, "append to the journal", self.path) from error
         self._end += len(frame)
-
-    def _durable_here(self) -> bool:
-        return SegmentName(self._durable.epoch, self._durable.segment) == self._name
 
     def _cut(self) -> None:
         """Cut the half frame of a failed append. If that fails too, the next append tries again."""
@@ -343,7 +339,7 @@ class Journal:
             segment=name.segment,
             epoch=name.epoch,
             first_seq=durable.seq + 1,
-            previous_epoch=durable.epoch if durable.segment else 0,
+            previous_epoch=durable.epoch,
             previous_length=durable.offset,
             previous_chain=durable.chain,
             nonce=os.urandom(NONCE_BYTES),
@@ -381,6 +377,9 @@ class Journal:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._name, self._seed, self._end = fd, name, header.seed, end
+        self._durable = Position(
+            name.segment, name.epoch, HEADER_BYTES, durable.seq, durable.chain
+        )
         self._unsynced_names.append(path.parent)
 
     def _sync_names(self) -> None:
@@ -408,7 +407,7 @@ def _make_directories(directory: Path) -> list[Path]:
         os.makedirs(folder, DIRECTORY_MODE, exist_ok=True)
     except OSError as error:
         raise unavailable(error, "make the run's directory", folder) from error
-    return [directory, directory.parent]
+    return [directory, directory.parent, directory.parent.parent]
 
 
 def _sync_file(disk: Disk, path: Path) -> None:

@@ -56,9 +56,7 @@ class Run:
         return sorted((self.directory / "journal").glob("*.seg"))
 
     def start(self, name="fixer", workspace="w1"):
-        self.journal.append(
-            Started(self.id, name, b"/w", workspace, Lineage(self.id)), turn=0
-        )
+        self.journal.append(Started(self.id, name, b"/w", workspace, Lineage(self.id)), turn=0)
         self.commit(0, b"\0" * 32)
 
     def commit(self, turn, root, *, inner=0, protection=Protection.DURABLE, position=None):

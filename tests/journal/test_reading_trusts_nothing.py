@@ -100,9 +100,13 @@ def test_the_error_names_segment_offset_entry_and_what_to_do(run):
     assert "crab repair" in error.hint
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
-def test_any_damage_to_any_of_several_segments_gives_a_prefix_or_a_typed_error(make_run, data, tmp_path_factory):
+def test_any_damage_to_any_of_several_segments_gives_a_prefix_or_a_typed_error(
+    make_run, data, tmp_path_factory
+):
     home = tmp_path_factory.mktemp("home")
     run = make_run("fixer-1", home)
     for owner in range(3):
