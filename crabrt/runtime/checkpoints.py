@@ -61,7 +61,7 @@ def look(session: Session) -> Seen:
         changes = _changes(session, known)
         return Seen(known, changes, Consistency.EXACT, scan.not_captured, (), scan_ms)
     snapshot = engine.tracker.capture(scan, engine.writer)
-    same = session.root is not None and snapshot.previous == session.root
+    same = session.turn_start is not None and snapshot.previous == session.turn_start
     changes = snapshot.changes if same else _changes(session, snapshot.root)
     return Seen(
         snapshot.root,
@@ -74,9 +74,10 @@ def look(session: Session) -> Seen:
 
 
 def _changes(session: Session, root: ObjectId) -> tuple[Change, ...]:
-    if session.root is None or root == session.root:  # a baseline is compared with nothing
+    start = session.turn_start
+    if start is None or root == start:  # a baseline is compared with nothing
         return ()
-    return tuple(diff_roots(session.engine.writer, session.root, root))
+    return tuple(diff_roots(session.engine.writer, start, root))
 
 
 def make(session: Session, job: Job, calls: Sequence[CallFact]) -> None:
@@ -143,7 +144,7 @@ def _capture(session: Session, job: Job, seen: Seen, verdict: Verdict) -> bool:
     journal.append(Captured(job.turn, job.inner, seen.root, job.position), turn=job.turn)
     session.root = seen.root
     if job.inner == 0:
-        session.root_turn = job.turn
+        session.root_turn, session.turn_start = job.turn, seen.root
     job.captured.set_result(None)
     return True
 

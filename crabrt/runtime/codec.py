@@ -119,7 +119,7 @@ class Codecs:
         """
         try:
             plain = _DECODER.decode(data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Damaged(f"a stored value cannot be decoded: {error}") from error
         return self._value(plain, known)
 
@@ -330,15 +330,3 @@ def _is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def describe(data: bytes) -> Any:
-    """The plain structure in `data` for people to read; marks are left as they are.
-
-    Raises:
-        Damaged: the bytes are not msgpack.
-    """
-    try:
-        return _DECODER.decode(data)
-    except msgspec.DecodeError as error:
-        raise Damaged(f"a stored value cannot be decoded: {error}") from error

@@ -21,6 +21,7 @@ from crabrt.core.entries import (
     Request,
     Response,
     Result,
+    RolledBack,
     Started,
     TurnOpened,
 )
@@ -53,6 +54,7 @@ class Stop:
         started: its first entry.
         forked: the last fork in its history, if any.
         checkpoint: C, or None before the first one.
+        turn_start: root of the last end of a turn (or of a rollback): the open turn began on it.
         captured: a later `captured` that has no `checkpoint`, or None.
         turn: the last turn that was opened; 0 before the first.
         turn_had_tools: whether a tool call of that turn has a result.
@@ -67,6 +69,7 @@ class Stop:
     started: Started | None = None
     forked: Forked | None = None
     checkpoint: State | None = None
+    turn_start: ObjectId | None = None
     captured: State | None = None
     turn: int = 0
     turn_had_tools: bool = False
@@ -135,6 +138,8 @@ def _fold(stop: Stop, body: Body, turn: int, seq: int) -> None:
         stop.captured = State(body.turn, body.inner, ObjectId(body.root), body.position)
     elif isinstance(body, Checkpoint):
         _checkpoint(stop, body)
+    elif isinstance(body, RolledBack):
+        stop.turn_start = ObjectId(body.root)
     elif isinstance(body, Ended):
         stop.ended = body
 
@@ -144,5 +149,7 @@ def _checkpoint(stop: Stop, body: Checkpoint) -> None:
         return
     stop.checkpoint = State(body.turn, body.inner, ObjectId(body.root), body.position)
     stop.captured = None
+    if body.inner == 0:
+        stop.turn_start = ObjectId(body.root)
     if body.turn == stop.turn:
         stop.inner = max(stop.inner, body.inner)

@@ -72,6 +72,7 @@ def attach_child(setup: Setup, parent: Session, run_id: RunId) -> Session:
         session = Session(run_id, setup.name, parent.family, engine, journal, lease)
         session.parent = parent
         stop = find_stop(read_journal(directory))
+        _finish_capture(session, stop)
         _set_state(session, directory, stop, stop.checkpoint, "restored")
     except BaseException:
         engine.close()
@@ -89,7 +90,7 @@ def _take_up(session: Session, directory: Path) -> None:
     _finish_capture(session, stop)
     state = stop.checkpoint
     if state is not None:
-        session.root = state.root
+        session.root, session.turn_start = state.root, stop.turn_start
         session.root_turn = state.turn if state.inner == 0 else state.turn - 1
     if _disk_is_the_state(session, stop):
         state = _checkpoint_here(session, stop) or state
@@ -123,6 +124,7 @@ def _set_state(
     session.journal.sync()
     if state is not None:
         session.root = state.root
+        session.turn_start = state.root if state.inner == 0 else stop.turn_start
         session.root_turn = state.turn if state.inner == 0 else state.turn - 1
     session.inner_marks = {stop.turn: stop.inner}
     session.replay = Replay(
@@ -139,16 +141,21 @@ def _refuse_unreplayable(session: Session, stop: Stop) -> None:
         )  # fmt: skip
 
 
+def _can_finish(session: Session, stop: Stop) -> bool:
+    """Whether there is a capture whose process died before it was durable, and all of it is there."""
+    if stop.captured is None:
+        return False
+    base = stop.checkpoint.root if stop.checkpoint is not None else None
+    return checkpoints.whole(session.engine.store, stop.captured.root, base)
+
+
 def _finish_capture(session: Session, stop: Stop) -> None:
-    """Commit a capture whose process died before it was durable, if all of it is there."""
+    """Commit such a capture."""
     state, before = stop.captured, stop.checkpoint
-    if state is None:
-        return
-    base = before.root if before is not None else None
-    if not checkpoints.whole(session.engine.store, state.root, base):
+    if state is None or not _can_finish(session, stop):
         return
     session.engine.writer.sync()
-    same = base == state.root
+    same = before is not None and before.root == state.root
     session.journal.append(
         Checkpoint(
             turn=state.turn, inner=state.inner, root=state.root, position=state.position,
@@ -158,6 +165,8 @@ def _finish_capture(session: Session, stop: Stop) -> None:
     )  # fmt: skip
     session.journal.sync()
     stop.checkpoint, stop.captured = state, None
+    if state.inner == 0:
+        stop.turn_start = state.root
 
 
 def _disk_is_the_state(session: Session, stop: Stop) -> bool:
@@ -204,6 +213,8 @@ def _deepest_root(session: Session, stop: Stop) -> ObjectId | None:
     if inside is None or not inside.is_dir():
         return None
     below = find_stop(read_journal(inside))
+    if _can_finish(session, below):
+        below.checkpoint = below.captured
     if below.checkpoint is None:
         return None
     return _deepest_root(session, below) or below.checkpoint.root

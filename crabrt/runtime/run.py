@@ -325,7 +325,7 @@ def _rollback(session: Session, to: int) -> Steps[int]:
         yield Wait(future)
     future.result()
     with session.lock:
-        session.root = row.root
+        session.root = session.turn_start = row.root
         session.append(RolledBack(to, row.root))
         session.machine.close()
         session.open_turn(base=to)

@@ -67,6 +67,7 @@ class Session:
         parent: the run that called this one, if it is a child run.
         brancher: makes a branch where the loop diverges from the record (set by ``opening``).
         root: state of the last capture.
+        turn_start: state that the open turn began on; its verdict is the difference to it.
         expected: what the workspace holds when a replay begins, if that is not `root`.
         inner_marks: the last inner checkpoint of turns that were interrupted.
         root_turn: the last turn whose end was captured.
@@ -87,6 +88,7 @@ class Session:
         self.replay: Replay | None = None
         self.acting = True
         self.root: ObjectId | None = None
+        self.turn_start: ObjectId | None = None
         self.expected: ObjectId | None = None
         self.inner_marks: dict[int, int] = {}
         self.root_turn = -1

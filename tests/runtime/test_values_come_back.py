@@ -1,0 +1,185 @@
+"""Codecs: what is stored comes back as it was, or is refused with the place and the reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import pathlib
+import uuid
+from typing import NamedTuple
+
+import msgspec
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crabrt.errors import Damaged, ReplayedError
+from crabrt.runtime.codec import Codecs, NotEncodable, known_classes
+
+
+class Colour(enum.Enum):
+    RED = "r"
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    colour: Colour
+    when: dt.datetime
+
+
+@dataclasses.dataclass
+class Outer:
+    inner: list[Inner]
+    extra: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+class Packed(msgspec.Struct):
+    a: int
+    b: tuple[str, ...]
+
+
+class Model(pydantic.BaseModel):
+    name: str
+    parts: list[int]
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: st.lists(inner)
+    | st.dictionaries(st.text() | st.integers(), inner)
+    | st.tuples(inner, inner)
+    | st.frozensets(st.integers() | st.text()),
+)
+
+
+def equal(left: object, right: object) -> bool:
+    """Equal, and of the same types all the way down (1 == 1.0 == True won't do)."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict):
+        return list(left) == list(right) and all(equal(left[k], right[k]) for k in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(equal, left, right))
+    return left == right
+
+
+@given(plain)
+def test_whatever_plain_python_holds_comes_back_with_its_types(value: object) -> None:
+    codecs = Codecs()
+    assert equal(codecs.decode(codecs.encode(value)), value)
+
+
+@given(st.text(alphabet=st.characters(codec=None)))
+def test_strings_that_are_not_utf8_come_back(text: str) -> None:
+    codecs = Codecs()
+    assert codecs.decode(codecs.encode({text: text})) == {text: text}
+
+
+@given(st.binary(max_size=200))
+def test_malformed_bytes_raise_typed_errors_only(data: bytes) -> None:
+    try:
+        Codecs().decode(data)
+    except (Damaged, NotEncodable):
+        pass
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Colour.RED,
+        Outer([Inner(Colour.RED, dt.datetime(2026, 1, 2, tzinfo=dt.UTC))], {"a": 1}),
+        Point(1, 2),
+        Packed(1, ("x", "y")),
+        Model(name="n", parts=[1, 2]),
+        decimal.Decimal("1.10"),
+        uuid.UUID(int=7),
+        pathlib.Path("/a/b"),
+        dt.timedelta(days=1, microseconds=3),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_structured_values_come_back_when_their_class_is_known(value: object) -> None:
+    codecs, known = Codecs(), known_classes([list[type(value)]])
+    assert equal(codecs.decode(codecs.encode([value], known), known), [value])
+
+
+def test_a_class_that_is_not_known_is_refused_with_its_place() -> None:
+    with pytest.raises(NotEncodable, match=r"value\['reply'\]\[0\] is a Point"):
+        Codecs().encode({"reply": [Point(1, 2)]})
+
+
+def test_an_object_without_structure_is_refused() -> None:
+    with pytest.raises(NotEncodable, match="register_codec"):
+        Codecs().encode(object())
+
+
+def test_subclasses_of_builtins_are_refused_rather_than_flattened() -> None:
+    class Special(dict):
+        pass
+
+    with pytest.raises(NotEncodable, match="Special"):
+        Codecs().encode(Special(a=1))
+
+
+def test_a_stored_class_is_never_imported_by_its_name() -> None:
+    codecs = Codecs()
+    data = codecs.encode(Point(1, 2), known_classes([Point]))
+    with pytest.raises(NotEncodable, match="not known here"):
+        codecs.decode(data)
+
+
+def test_a_registered_codec_serves_exactly_its_class() -> None:
+    class Handle:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+    codecs = Codecs()
+    codecs.register(Handle, "handle", lambda h: h.number, Handle)
+    assert codecs.decode(codecs.encode({"h": Handle(7)}))["h"].number == 7
+    with pytest.raises(ValueError, match="taken by"):
+        codecs.register(Colour, "handle", str, str)
+
+
+def test_what_cannot_be_encoded_is_still_readable_as_a_note() -> None:
+    codecs = Codecs()
+    assert b"unencodable" in codecs.encode_readable({"client": object()})
+
+
+class Refused(Exception):
+    def __init__(self, code: int, *, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+        self.code = code
+        self.reason = reason
+
+
+def test_a_known_exception_comes_back_as_itself_with_its_state() -> None:
+    codecs, known = Codecs(), known_classes([Refused])
+    failure = codecs.seal_exception(Refused(7, reason="no"), known)
+    revived = codecs.revive_exception(failure, failure.state.inline, known)
+    assert type(revived) is Refused
+    assert (revived.code, revived.reason, str(revived)) == (7, "no", "7: no")
+
+
+def test_a_builtin_exception_comes_back_as_itself() -> None:
+    codecs = Codecs()
+    failure = codecs.seal_exception(FileNotFoundError(2, "gone", "/x"), {})
+    revived = codecs.revive_exception(failure, failure.state.inline, {})
+    assert type(revived) is FileNotFoundError
+    assert revived.args == (2, "gone")
+
+
+def test_an_unknown_exception_comes_back_as_a_replayed_error() -> None:
+    codecs = Codecs()
+    failure = codecs.seal_exception(Refused(7, reason="no"), {})
+    revived = codecs.revive_exception(failure, failure.state.inline, {})
+    assert isinstance(revived, ReplayedError)
+    assert "Refused" in str(revived)
+    assert "7: no" in str(revived)
