@@ -7,7 +7,7 @@ from typing import Any
 
 import litellm
 from litellm import exceptions
-from litellm.types.utils import ModelResponse, ModelResponseStream
+from litellm.types.utils import ModelResponse, ModelResponseStream, Usage
 
 import crabrt
 
@@ -16,7 +16,7 @@ _SCALARS = (type(None), bool, int, float, str, bytes)
 
 def register() -> None:
     """Teach crabrt the classes; doing it again changes nothing."""
-    for cls in (ModelResponse, ModelResponseStream):
+    for cls in (ModelResponse, ModelResponseStream, Usage):
         crabrt.register_codec(cls, f"litellm.{cls.__name__}", _encode_reply, _reply_decoder(cls))
     for name, member in sorted(vars(exceptions).items()):
         if isinstance(member, type) and issubclass(member, Exception):
@@ -86,8 +86,11 @@ def _error_decoder(cls: type[Exception]) -> Callable[[Any], Exception]:
 
 
 def _plain(value: Any) -> Any:
-    """`value` with None in the place of whatever is neither a scalar nor made of such."""
-    if type(value) in _SCALARS:
+    """`value` with None in the place of whatever is neither a scalar nor made of such.
+
+    A `Usage` stays: litellm puts one among the hidden attributes of a stream's last piece.
+    """
+    if type(value) in _SCALARS or type(value) is Usage:
         return value
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}

@@ -188,8 +188,9 @@ def _wrap_function(
     return wrapped
 
 
-def _proxy(call: Acting, frame: Frame, value: Any) -> Any:
-    if hasattr(value, "__next__"):
+def _proxy(call: Acting, frame: Frame, value: Any, *, awaited: bool = False) -> Any:
+    # Some clients return one class for both ways of iterating; who awaited it goes the async way.
+    if hasattr(value, "__next__") and not (awaited and hasattr(value, "__anext__")):
         return StreamProxy(value, lambda source: record(call, frame, source))
     return StreamProxy(value, lambda source: arecord(call, frame, source))
 
@@ -213,7 +214,7 @@ def _wrap_coroutine(
             await adrive(outcome.fail(error))
             raise
         if is_stream(value):
-            return _proxy(outcome, inner, value)
+            return _proxy(outcome, inner, value, awaited=True)
         await adrive(outcome.finish(value))
         return value
 

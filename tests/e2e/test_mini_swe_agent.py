@@ -2,8 +2,9 @@
 
 The client is the package from PyPI, talking HTTP to a scripted server; the project is the source
 distribution of ``packaging``. The commands end by setting all times and git's index to fixed
-values, so the trees of two runs are equal to the last bit of state, times included. On the way they append
-to files and count, so that a command that ran twice, or not at all, or on the wrong files, shows.
+values, so the trees of two runs are equal to the last bit of state, times included. On the way they
+append to files and count, so that a command that ran twice, or not at all, or on the wrong files,
+shows.
 """
 
 import json
