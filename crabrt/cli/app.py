@@ -51,6 +51,10 @@ class App:
     ) -> None:
         self._closing.__exit__(kind, error, trace)
 
+    def close(self) -> None:
+        """Close what was opened, before the end of the command."""
+        self._closing.close()
+
     @functools.cached_property
     def config(self) -> Config:
         """The configuration of this user, without any workspace's own file.
@@ -102,6 +106,10 @@ class App:
         self._closing.callback(index.close)
         index.refresh()
         return index
+
+    def keep(self, context: contextlib.AbstractContextManager[Any]) -> None:
+        """Close `context` when the command has printed what it has to say."""
+        self._closing.enter_context(context)
 
     def has_store(self) -> bool:
         """Whether anything was ever stored at `home`."""

@@ -1,4 +1,4 @@
-"""The agent of ``crab demo``: an ordinary loop, a scripted model, a shell; nothing but public names.
+"""The agent of ``crab demo``: an ordinary loop, a scripted model, a shell; public names only.
 
 It works in the current directory and says on standard output, before each model call, which turn it
 is in and what the oracle's digest of the directory is, so that the demo can compare later.
@@ -21,13 +21,17 @@ HALFWAY = "halfway"
 REPLIES: tuple[tuple[str, str], ...] = (
     (
         "A package first.",
-        "mkdir -p shop tests && printf 'def total(prices):\\n    return 0\\n' > shop/cart.py"
-        " && : > shop/__init__.py && chmod 640 shop/cart.py",
+        (
+            "mkdir -p shop tests && printf 'def total(prices):\\n    return 0\\n' > shop/cart.py"
+            " && : > shop/__init__.py && chmod 640 shop/cart.py"
+        ),
     ),
     (
         "A test that says what is wanted.",
-        "printf 'from shop.cart import total\\nassert total([2, 3]) == 5\\n' > tests/check.py"
-        " && ln -s ../shop/cart.py tests/subject.py",
+        (
+            "printf 'from shop.cart import total\\nassert total([2, 3]) == 5\\n' > tests/check.py"
+            " && ln -s ../shop/cart.py tests/subject.py"
+        ),
     ),
     ("Does it pass? Looking changes nothing.", "grep -c total shop/cart.py tests/check.py"),
     (

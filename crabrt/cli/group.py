@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import click
 
+from crabrt.core.version import VERSION
+
 
 @dataclass(frozen=True)
 class VerbRow:
-    """A line of ``crab --help``; the command is ``COMMAND`` in ``crabrt.cli.verbs.<module>``."""
+    """A line of ``crab --help``; the command is ``command`` in ``crabrt.cli.verbs.<module>``."""
 
     section: str
     module: str
@@ -59,7 +61,7 @@ class LazyGroup(click.Group):
         row = VERBS.get(cmd_name)
         if row is None:
             return None
-        command = importlib.import_module(f"crabrt.cli.verbs.{row.module}").COMMAND
+        command = importlib.import_module(f"crabrt.cli.verbs.{row.module}").command
         assert isinstance(command, click.Command)
         return command
 
@@ -88,13 +90,7 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: object) -> 
     del param
     if not value or ctx.resilient_parsing:
         return
-    from importlib import metadata  # noqa: PLC0415 - only this option needs it
-
-    try:
-        version = metadata.version("crabrt")
-    except metadata.PackageNotFoundError:
-        version = "(not installed)"
-    click.echo(f"crabrt {version}")
+    click.echo(f"crabrt {VERSION}")
     ctx.exit()
 
 

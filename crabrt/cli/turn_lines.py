@@ -124,6 +124,8 @@ def turn_json(turn: TurnView, took_ms: float | None) -> dict[str, Any]:
 def verdict_cell(turn: TurnView) -> Cell:
     """Letter and word of what the turn did; a letter each, so that colour is never needed."""
     names = turn.verdict_names
+    if turn.turn == 0:
+        return Cell("baseline", ("dim",))
     if not names:
         return Cell("? not yet", ("dim",))
     letters = "".join(_VERDICTS.get(name, ("?", "dim"))[0] for name in names)

@@ -14,10 +14,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO
 
-from crabrt.operations.targets import State
-
 from crabrt.core.ports import ObjectReader
 from crabrt.errors import CrabError, UsageError
+from crabrt.operations.targets import State
 from crabrt.workspace.restoring import restore_to
 
 _SKIP_CODE = 125

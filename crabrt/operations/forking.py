@@ -2,8 +2,8 @@
 
 The files are made first, then the journal, by one rename: a fork that was killed leaves a directory
 and no run. A conversation that names the old workspace by its absolute path would send the forked
-agent back there to edit the original, so it is refused unless ``paths="keep"``. (Showing the fork its
-own files at the old path needs a mount namespace; this version makes none.)
+agent back there to edit the original, so it is refused unless ``paths="keep"``. (Showing the fork
+its own files at the old path needs a mount namespace; this version makes none.)
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Fork:
 class _Cut:
     """Where a parent's history ends: what is shared, what of it counts, and the chain hash there.
 
-    The checkpoint of a turn is written after the next one began, so the shared part may hold entries
-    behind `position`; the `Forked` entry says that they do not count.
+    The checkpoint of a turn is written after the next one began, so the shared part may hold
+    entries behind `position`; the `Forked` entry says that they do not count.
     """
 
     upto: int

@@ -1,8 +1,8 @@
 """Put a workspace back to a turn: the rules round ``workspace.restore`` that need runs to be known.
 
 Who may be working there (then it is refused), what its owner last knew (so that somebody else's
-work is not overwritten), a restore that was killed (it is finished first), and what happened outside
-that no restore takes back.
+work is not overwritten), a restore that was killed (it is finished first), and what happened
+outside that no restore takes back.
 """
 
 from __future__ import annotations
@@ -164,8 +164,8 @@ def scoped_paths(
 ) -> tuple[bytes, ...]:
     """Paths as people give them, relative to the workspace.
 
-    A relative path may be meant from the current directory (if that is inside the workspace) or from
-    the workspace's root; the first of the two that exists, now or in `state`, is taken.
+    A relative path may be meant from the current directory (if that is inside the workspace) or
+    from the workspace's root; the first of the two that exists, now or in `state`, is taken.
 
     Raises:
         UsageError: a path is outside the workspace.

@@ -1,8 +1,9 @@
 """Which turns and runs may go: a policy, the plan it makes of what there is, and carrying that out.
 
 Thinning a turn gives up its files; its conversation, verdict and place in the log stay, so that
-everything that could be resumed still can. Never thinned: turn 0, the last restorable turn, labelled
-and pinned turns, and (but for the size cap) any turn of a live run. Whole runs go only when asked.
+everything that could be resumed still can. Never thinned: turn 0, the last restorable turn,
+labelled and pinned turns, and (but for the size cap) any turn of a live run. Whole runs go only
+when asked.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class RunPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a policy makes of a store: runs that change, oldest first; and runs left alone as live."""
+    """What a policy makes of a store: runs that change, oldest first; live runs, left alone."""
 
     runs: tuple[RunPlan, ...]
     live: tuple[str, ...]
@@ -125,8 +126,8 @@ def make_plan(
 def apply_plan(store: Store, plan: Plan, *, reason: str, collect: bool = True) -> Pruned:
     """Carry out `plan`: thin, delete, then collect what that set free.
 
-    A run that came to life since the plan was made is left alone if it was to be deleted; thinning it is
-    harmless, as its last states are kept.
+    A run that came to life since the plan was made is left alone if it was to be deleted; thinning
+    it is harmless, as its last states are kept.
 
     Raises:
         StoreUnavailable: it cannot be written; what was thinned so far stays thinned.
@@ -227,21 +228,28 @@ def _plan_run(index: RunIndex, run: RunRow, policy: Policy, now_ns: int) -> RunP
     going = [turn for turn in _inner_turns(turns, policy.keep_per_run) if _may_go(turn, policy)]
     if old_ns is not None:
         going = [turn for turn in going if turn.started_ns < old_ns]
-    return _thinning(run, going)
+    return _thinning(run, turns, going)
 
 
 def _plan_live(index: RunIndex, run: RunRow, surplus: int) -> RunPlan | None:
     going: list[TurnRow] = []
-    for turn in _inner_turns(index.turns(run.run), CAP_KEEPS_TURNS):
+    turns = index.turns(run.run)
+    for turn in _inner_turns(turns, CAP_KEEPS_TURNS):
         if surplus <= 0:
             break
         if _may_go(turn, Policy()):
             going.append(turn)
             surplus -= turn.bytes_stored
-    return _thinning(run, going)
+    return _thinning(run, turns, going)
 
 
-def _thinning(run: RunRow, going: Sequence[TurnRow]) -> RunPlan | None:
+def _thinning(
+    run: RunRow, turns: Sequence[TurnRow], candidates: Sequence[TurnRow]
+) -> RunPlan | None:
+    """The plan for `candidates`, without those whose state a turn that stays has too."""
+    numbers = {turn.turn for turn in candidates}
+    staying = {turn.root for turn in turns if turn.restorable and turn.turn not in numbers}
+    going = [turn for turn in candidates if turn.root not in staying]
     if not going:
         return None
     return RunPlan(
@@ -254,7 +262,7 @@ def _thinning(run: RunRow, going: Sequence[TurnRow]) -> RunPlan | None:
 
 
 def _inner_turns(turns: Sequence[TurnRow], keep_newest: int | None) -> list[TurnRow]:
-    """The turns whose files may be missed: neither turn 0, nor the newest, nor the last restorable."""
+    """The turns whose files may be missed: not turn 0, the newest, or the last restorable."""
     last = max((turn.turn for turn in turns if turn.restorable), default=None)
     newest = turns[-1].turn if turns else 0
     oldest_kept = newest - (keep_newest or 0)

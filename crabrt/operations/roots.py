@@ -1,9 +1,9 @@
 """Everything in a store that something still refers to: what a collection must keep.
 
-Three places refer to objects: journals (checkpoints that were not thinned, captures and rollbacks, long
-arguments, results and messages), the logs of restores (undo points, an interrupted restore), and each
-workspace's index (the tree it describes). A place that cannot be read stops the collection: what it
-needs is unknown, and unknown means kept.
+Three places refer to objects: journals (checkpoints that were not thinned, captures and rollbacks,
+long arguments, results and messages), the logs of restores (undo points, an interrupted restore),
+and each workspace's index (the tree it describes). A place that cannot be read stops the
+collection: what it needs is unknown, and unknown means kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def collect_garbage(
     """Reclaim what nothing refers to. Safe beside running agents (see ``store.gc``).
 
     Raises:
-        DamagedJournal, DamagedObject, FormatTooNew: what must be kept cannot be told; nothing was dropped.
+        DamagedJournal, DamagedObject, FormatTooNew: what must be kept cannot be told; nothing was
+        dropped.
         StoreUnavailable: the store cannot be read or written.
         StoreBusy: another collection is running.
     """

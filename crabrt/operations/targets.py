@@ -1,7 +1,7 @@
 """Who is meant by ``RUN@TURN``: from what people type to one state that can be restored.
 
-Names and numbers are resolved by the journal's index, whose errors say what there is instead; here a
-bare ``RUN`` gets its meaning, and the answer the form that the other operations take.
+Names and numbers are resolved by the journal's index, whose errors say what there is instead; here
+a bare ``RUN`` gets its meaning, and the answer the form that the other operations take.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def resolve(index: RunIndex, target: Target | str) -> State:
     Raises:
         UsageError: `target` is malformed.
         Ambiguous: several runs match.
-        NotFound: no such run, turn or label; or a turn that has no checkpoint, or gave up its files:
+        NotFound: no such run, turn or label; or a turn that has no checkpoint, or gave up its
+        files:
             message and hint say which, and what there is instead.
     """
     parsed = parse_target(target) if isinstance(target, str) else target
@@ -63,7 +64,7 @@ def resolve(index: RunIndex, target: Target | str) -> State:
 
 
 def resolve_turn(index: RunIndex, target: Target | str) -> tuple[RunRow, TurnRow, int]:
-    """The run, turn and inner point that `target` means, restorable or not (a bare run: the latest).
+    """The run, turn and inner point that `target` means, restorable or not; bare: the latest.
 
     Raises:
         UsageError, Ambiguous, NotFound: as `resolve`, but for checkpoints.

@@ -1,1 +1,1 @@
-"""The verbs of ``crab``, one module each; each has a click command named ``COMMAND``."""
+"""The verbs of ``crab``, one module each; each has a click command named ``command``."""

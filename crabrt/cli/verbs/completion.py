@@ -21,7 +21,7 @@ _SHELLS = ("bash", "zsh", "fish")
     ),
 )
 @click.argument("shell", type=click.Choice(_SHELLS))
-def COMMAND(app: App, shell: str) -> Outcome:  # noqa: N802 - the verb table looks for this name
+def command(app: App, shell: str) -> Outcome:
     """Print the completion script for SHELL; it completes verbs, options, runs and turns."""
     del app
     kind = get_completion_class(shell)

@@ -1,4 +1,4 @@
-"""``crab demo``: the promise kept before your eyes, on a scratch directory, with no key or network."""
+"""``crab demo``: the promise kept before your eyes; scratch directory, no key, no network."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class _Scene:
     examples=("crab demo", "crab demo --keep       # and look round in its store afterwards"),
 )
 @click.option("--keep", is_flag=True, help="Leave the scratch directory for you to look at.")
-def COMMAND(app: App, *, keep: bool) -> Outcome:
+def command(app: App, *, keep: bool) -> Outcome:
     """Run an agent on a scratch workspace, kill it with SIGKILL, resume it, go back in time.
 
     No key, no network; nothing of yours is touched: workspace and store are in a temporary
@@ -233,8 +233,8 @@ def _killed_agent(scene: _Scene) -> dict[int, str]:
             where=str(scene.base),
         )
     states: dict[int, str] = {}
-    for line in noted.splitlines():
-        _, turn, digest = line.split()
+    for note in noted.splitlines():
+        _, turn, digest = note.split()
         states[int(turn)] = digest
         scene.say(f"  turn {turn}: {digest[:32]}", "dim")
     return states

@@ -1,0 +1,114 @@
+"""What a restore did, for people and programs: the same for restore, undo and fork."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crabrt.cli import amounts
+from crabrt.cli.exits import Exit
+from crabrt.cli.safe_text import path_fields, safe_path, safe_text
+from crabrt.cli.screen import Screen
+from crabrt.operations.effects import OutsideEffect
+from crabrt.operations.restoring import Restored
+from crabrt.workspace.restoring import RestoreReport
+
+_SHOWN = 30
+
+
+def restored_json(done: Restored, what: str | None, undo: str | None) -> dict[str, Any]:
+    """A restore for programs; `what` was restored, `undo` is how to take it back."""
+    report = done.report
+    return {
+        "restored": what,
+        **path_fields(done.directory, "directory"),
+        "dry_run": report.dry_run,
+        "created": report.created,
+        "replaced": report.replaced,
+        "deleted": report.deleted,
+        "unchanged": report.unchanged,
+        "processes": 0,
+        "undo": undo,
+        "verified": report.verified,
+        "changes": [
+            {**path_fields(change.path), "how": list(change.how)} for change in report.changes
+        ],
+        "conflicts": [path_fields(path) for path in report.conflicts],
+        "not_restored": [{**path_fields(path), "why": why} for path, why in report.not_restored],
+        "held_open": [path_fields(path) for path in report.held_open],
+        "own_code": [path_fields(path) for path in report.own_code],
+        "links_broken": [path_fields(path) for path in report.links_broken],
+        "finished_killed_restore": done.finished is not None,
+        "external_effects_since": [_effect_json(effect) for effect in done.effects],
+    }
+
+
+def show_restored(out: Screen, done: Restored, what: str) -> None:
+    """A restore for people: what changed, and everything that did not work or cannot."""
+    report = done.report
+    if done.finished is not None:
+        out.line("A restore that was killed has been finished first.")
+    if report.dry_run:
+        _show_plan(out, report)
+    verb = "Would restore" if report.dry_run else "Restored"
+    counts = [
+        f"{number} {word}"
+        for number, word in (
+            (report.created, "created"),
+            (report.replaced, "replaced"),
+            (report.deleted, "deleted"),
+        )
+        if number
+    ]
+    changed = ", ".join(counts) or ("metadata only" if report.changes else "nothing to change")
+    out.line(f"{verb} {what} in {safe_path(done.directory)}: {changed}, "
+             f"{report.unchanged} unchanged.")  # fmt: skip
+    _show_paths(out, "overwritten though changed by somebody else", report.conflicts)
+    _show_paths(
+        out, "held open by other processes, which go on with the old file", report.held_open
+    )
+    _show_paths(out, "part of the program that is running", report.own_code)
+    _show_paths(out, "no longer linked with a file outside the restored paths", report.links_broken)
+    if report.not_restored:
+        out.line(out.style("not restored:", "red"))
+        for path, why in report.not_restored[:_SHOWN]:
+            out.line(f"  {safe_path(path)}: {safe_text(why)}")
+        _more(out, len(report.not_restored))
+    if done.effects:
+        out.line(out.style("What happened outside since then is not undone:", "yellow"))
+        for effect in done.effects[:_SHOWN]:
+            state = {True: "done", False: "failed", None: "in doubt"}[effect.ok]
+            out.line(f"  {effect.run}@{effect.turn}: {safe_text(effect.tool)} ({state})")
+        _more(out, len(done.effects))
+
+
+def restored_exit(report: RestoreReport) -> Exit:
+    """0, or 3 when something is not as it was, or somebody goes on with an old file."""
+    if report.dry_run:
+        return Exit.REFUSED if report.conflicts else Exit.DONE
+    return Exit.DONE if report.complete else Exit.INCOMPLETE
+
+
+def _effect_json(effect: OutsideEffect) -> dict[str, Any]:
+    return {"run": effect.run, "turn": effect.turn, "tool": effect.tool, "ok": effect.ok}
+
+
+def _show_plan(out: Screen, report: RestoreReport) -> None:
+    for change in report.changes[:_SHOWN]:
+        sign = "+" if change.before is None else "-" if change.after is None else "~"
+        out.line(f"  {sign} {safe_path(change.path)}  {', '.join(change.how)}")
+    _more(out, len(report.changes))
+    if report.conflicts:
+        lost = amounts.count(len(report.conflicts), "path")
+        out.line(out.style(f"Refused without --force: {lost} changed by somebody else", "red"))
+
+
+def _show_paths(out: Screen, title: str, paths: tuple[bytes, ...]) -> None:
+    if paths:
+        out.line(out.style(f"{title}:", "yellow"))
+        out.lines(f"  {safe_path(path)}" for path in paths[:_SHOWN])
+        _more(out, len(paths))
+
+
+def _more(out: Screen, total: int) -> None:
+    if total > _SHOWN:
+        out.line(f"  ... and {total - _SHOWN} more (--json lists all)")

@@ -1,0 +1,64 @@
+"""``crab check``: verify the store and every journal."""
+
+from __future__ import annotations
+
+import click
+
+from crabrt.cli import amounts
+from crabrt.cli.app import App
+from crabrt.cli.exits import Exit
+from crabrt.cli.safe_text import safe_text
+from crabrt.cli.screen import Screen
+from crabrt.cli.verb import Outcome, verb
+from crabrt.operations.health import check_everything
+
+_SHOWN = 50
+
+
+@verb(
+    "check",
+    examples=("crab check", "crab check --read-data       # re-hash every byte"),
+    exits=(Exit.NOT_FOUND, Exit.BUSY, Exit.DAMAGED),
+)
+@click.option("--read-data", is_flag=True, help="Also read and re-hash every object.")
+def command(app: App, *, read_data: bool) -> Outcome:
+    """Verify packs, catalog, every journal's hash chain, and that all they refer to is there.
+
+    Changes nothing. Damage is listed with the turns that it affects, and the exit code is 7.
+    """
+    with app.progress("checking") as progress:
+        health = check_everything(app.store, read_data=read_data, progress=progress)
+    packs = health.store
+    data = {
+        "healthy": not health.troubles,
+        "packs": packs.packs,
+        "objects": packs.objects,
+        "size_bytes": packs.size_bytes,
+        "bytes_read": packs.bytes_read,
+        "runs": health.runs,
+        "problems": [
+            {"area": one.area, "where": one.where, "text": one.text} for one in health.troubles
+        ],
+        "affected": list(health.affected),
+    }
+
+    def text(out: Screen) -> None:
+        out.line(
+            f"{amounts.count(packs.packs, 'pack')}, {amounts.count(packs.objects, 'object')}, "
+            f"{amounts.count(health.runs, 'run')}; "
+            + (f"{amounts.size(packs.bytes_read)} re-hashed" if read_data else "structure only")
+        )
+        if not health.troubles:
+            out.line(out.style("No problems.", "green"))
+            return
+        for one in health.troubles[:_SHOWN]:
+            where = safe_text(one.where)
+            out.line(out.style(f"{one.area}: {where}: {safe_text(one.text)}", "red"))
+        if len(health.troubles) > _SHOWN:
+            out.line(f"... and {len(health.troubles) - _SHOWN} more (--json lists all)")
+        if health.affected:
+            names = ", ".join(health.affected[:_SHOWN])
+            out.line(f"Affected: {names}{', ...' if len(health.affected) > _SHOWN else ''}")
+        out.line("What can be put right is put right by: crab repair")
+
+    return Outcome(data, text, Exit.DAMAGED if health.troubles else Exit.DONE)

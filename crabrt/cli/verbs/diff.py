@@ -1,0 +1,196 @@
+"""``crab diff``: what changed between two turns, or between a turn and the workspace as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from crabrt.cli import amounts
+from crabrt.cli.app import App
+from crabrt.cli.exits import Exit
+from crabrt.cli.params import TARGET
+from crabrt.cli.patch import FileStat, describe, file_patch, file_stat, patch_bytes
+from crabrt.cli.safe_text import path_fields, safe_path, safe_text
+from crabrt.cli.screen import Screen
+from crabrt.cli.verb import Outcome, verb
+from crabrt.core.content import Content
+from crabrt.core.targets import Target
+from crabrt.core.trees import Entry, Kind
+from crabrt.errors import CrabError, UsageError
+from crabrt.operations.comparing import Comparison, compare_states, compare_with_workspace
+from crabrt.operations.restoring import scoped_paths
+from crabrt.operations.targets import resolve
+from crabrt.store.contents import read_bytes
+from crabrt.workspace import Change, Workspace
+
+_BAR = 40
+
+
+@verb(
+    "diff",
+    examples=(
+        "crab diff last@3 last@7",
+        "crab diff last@-1                     # against the workspace as it is now",
+        "crab diff last@0 last@-1 --stat -- src/",
+        "crab diff last@3 last@4 | git apply   # piped, it is an exact patch",
+    ),
+    exits=(Exit.INCOMPLETE, Exit.NOT_FOUND, Exit.BUSY, Exit.DAMAGED),
+)
+@click.argument("before", type=TARGET, metavar="RUN@A")
+@click.argument("words", nargs=-1, metavar="[RUN@B] [-- PATH...]", type=click.Path())
+@click.option("--stat", is_flag=True, help="How much changed in each file.")
+@click.option("--name-only", is_flag=True, help="Only the names of what changed.")
+def command(
+    app: App, *, before: Target, words: tuple[str, ...], stat: bool, name_only: bool
+) -> Outcome:
+    """Show what changed from RUN@A to RUN@B, or to the workspace as it is.
+
+    A word that names an existing run and turn is RUN@B; everything behind it is PATHs. The patch is
+    as git writes it; what a patch cannot say (owners, times, links) stands in lines that begin with
+    #.
+    """
+    if stat and name_only:
+        raise UsageError("--stat and --name-only exclude each other")
+    first = resolve(app.index, before)
+    second, given = _split(words)
+    paths = scoped_paths(
+        app.store, first, first.run.workspace, [os.fsencode(p) for p in given], os.getcwdb()
+    )
+    app.keep(stack := contextlib.ExitStack())
+    if second is not None:
+        other = resolve(app.index, second)
+        comparison, name = compare_states(app.store, first, other), other.name
+    else:
+        workspace = Workspace.open(
+            first.run.workspace, app.home, force=True, exclude=app.config.exclude
+        )
+        with app.progress("looking at the workspace"):
+            comparison = stack.enter_context(
+                compare_with_workspace(app.store, first, workspace, app.config)
+            )
+        name = "workspace"
+    exit_code = Exit.INCOMPLETE if comparison.not_captured else Exit.DONE
+    if app.json:
+        return Outcome(_data(comparison, paths, first.name, name), lambda _: None, exit_code)
+
+    def text(out: Screen) -> None:
+        if name_only:
+            out.lines(safe_path(change.path) for change in comparison.changes(paths))
+        elif stat:
+            _show_stat(out, comparison, paths)
+        else:
+            _show_patch(out, comparison, paths)
+        for path, why in comparison.not_captured:
+            app.err.line(f"not looked at: {safe_path(path)}: {safe_text(why)}")
+
+    return Outcome(None, text, exit_code)
+
+
+def _split(words: tuple[str, ...]) -> tuple[Target | None, tuple[str, ...]]:
+    """The second target, if the first word is one, and the paths."""
+    if not words or "@" not in words[0] or os.path.lexists(words[0]):
+        return None, words
+    try:
+        target = TARGET.convert(words[0], None, None)
+    except CrabError:
+        return None, words
+    return target, words[1:]
+
+
+def _reader(comparison: Comparison) -> Any:
+    def read(content: Content) -> bytes:
+        return read_bytes(content, comparison.reader)
+
+    return read
+
+
+def _show_patch(out: Screen, comparison: Comparison, paths: tuple[bytes, ...]) -> None:
+    read = _reader(comparison)
+    for change in comparison.changes(paths):
+        lines = file_patch(change, read)
+        if out.terminal:
+            out.lines(_coloured(out, line) for line in lines)
+        else:
+            for data in patch_bytes(lines):
+                out.raw(data)
+
+
+def _coloured(out: Screen, line: str) -> str:
+    shown = safe_text(line).replace("\\t", "\t")
+    if line.startswith(("diff ", "--- ", "+++ ", "old mode", "new ", "deleted ")):
+        return out.style(shown, "bold")
+    colours = {"+": "green", "-": "red", "@": "cyan", "#": "dim"}
+    colour = colours.get(line[:1])
+    return shown if colour is None else out.style(shown, colour)
+
+
+def _show_stat(out: Screen, comparison: Comparison, paths: tuple[bytes, ...]) -> None:
+    read = _reader(comparison)
+    files = added = removed = 0
+    for change in comparison.changes(paths):
+        counted = file_stat(change, read)
+        files += 1
+        added += counted.added
+        removed += counted.removed
+        out.line(f" {safe_path(change.path)} | {_stat_text(out, change, counted)}")
+    out.line(
+        f" {amounts.count(files, 'path')} changed, {amounts.count(added, 'line')} added, "
+        f"{amounts.count(removed, 'line')} removed"
+    )
+
+
+def _stat_text(out: Screen, change: Change, counted: FileStat) -> str:
+    if counted.binary:
+        return f"binary {counted.before_bytes:,} -> {counted.after_bytes:,} bytes"
+    if not counted.added and not counted.removed:
+        return describe(change)
+    total = counted.added + counted.removed
+    scale = min(1.0, _BAR / total)
+    plus = out.style("+" * round(counted.added * scale), "green")
+    minus = out.style("-" * round(counted.removed * scale), "red")
+    return f"{total} {plus}{minus}"
+
+
+def _data(
+    comparison: Comparison, paths: tuple[bytes, ...], before: str, after: str
+) -> dict[str, Any]:
+    read = _reader(comparison)
+    return {
+        "before": before,
+        "after": after,
+        "changes": list(_changes(comparison, paths, read)),
+        "not_captured": [{**path_fields(p), "why": why} for p, why in comparison.not_captured],
+    }
+
+
+def _changes(
+    comparison: Comparison, paths: tuple[bytes, ...], read: Any
+) -> Iterator[dict[str, Any]]:
+    for change in comparison.changes(paths):
+        counted = file_stat(change, read)
+        yield {
+            **path_fields(change.path),
+            "how": list(change.how),
+            "before": _entry(change.before),
+            "after": _entry(change.after),
+            "binary": counted.binary,
+            "lines_added": counted.added,
+            "lines_removed": counted.removed,
+        }
+
+
+def _entry(entry: Entry | None) -> dict[str, Any] | None:
+    if entry is None:
+        return None
+    return {
+        "kind": Kind(entry.kind).name.lower(),
+        "mode": f"{entry.mode:04o}",
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "size_bytes": None if entry.content is None else entry.content.size,
+        "modified_at": amounts.iso(entry.mtime_ns) if entry.mtime_ns else None,
+    }

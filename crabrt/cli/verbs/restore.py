@@ -1,0 +1,103 @@
+"""``crab restore``: put the workspace, or some paths, back to a turn."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from crabrt.cli.app import App
+from crabrt.cli.exits import Exit
+from crabrt.cli.params import TARGET
+from crabrt.cli.reports import restored_exit, restored_json, show_restored
+from crabrt.cli.screen import Screen
+from crabrt.cli.talk import conversation_outcome
+from crabrt.cli.verb import Outcome, verb
+from crabrt.core.targets import Target
+from crabrt.errors import UsageError
+from crabrt.operations.restoring import restore_beside, restore_state, scoped_paths
+from crabrt.operations.targets import resolve
+from crabrt.workspace import Workspace
+
+
+@verb(
+    "restore",
+    examples=(
+        "crab restore last@9",
+        "crab restore fixer-7f3a@before-the-risky-part src/ tests/test_app.py",
+        "crab restore last@9 --dry-run",
+        "crab restore last@9 --to /tmp/as-it-was",
+    ),
+    exits=(Exit.INCOMPLETE, Exit.NOT_FOUND, Exit.REFUSED, Exit.BUSY, Exit.DAMAGED),
+)
+@click.argument("target", type=TARGET, metavar="RUN@TURN")
+@click.argument("paths", nargs=-1, type=click.Path())
+@click.option("--dry-run", is_flag=True, help="Say what would change; touch nothing.")
+@click.option("--to", "to", type=click.Path(), metavar="DIR", help="Make a copy in DIR instead.")
+@click.option("--force", is_flag=True, help="Overwrite what somebody else changed (undoable).")
+@click.option("--files-only", is_flag=True, help="Only files (processes are not restored yet).")
+@click.option(
+    "--conversation-only", is_flag=True, help="Print the conversation up to there; touch no file."
+)
+def command(
+    app: App,
+    *,
+    target: Target,
+    paths: tuple[str, ...],
+    dry_run: bool,
+    to: str | None,
+    force: bool,
+    files_only: bool,
+    conversation_only: bool,
+) -> Outcome:
+    """Put the workspace, or only PATH..., back to the state of RUN@TURN.
+
+    Only what differs is touched. What is there is checkpointed first: `crab undo` brings it back.
+    Files that somebody changed since the run's last checkpoint are not overwritten (exit 5, they
+    are listed) unless --force. What happened outside of this machine stays, and is listed.
+    """
+    if conversation_only and (to or paths or files_only):
+        raise UsageError("--conversation-only touches no files: no paths, --to or --files-only")
+    if to is not None and dry_run:
+        raise UsageError("--dry-run is for a restore in place; --to makes a new directory")
+    state = resolve(app.index, target)
+    if conversation_only:
+        return conversation_outcome(app.store, state)
+    given = [os.fsencode(path) for path in paths]
+    workspace_path = state.run.workspace
+    scope = scoped_paths(app.store, state, workspace_path, given, os.getcwdb())
+    with app.progress(f"restoring {state.name}") as progress:
+        if to is not None:
+            done = restore_beside(
+                app.store,
+                app.index,
+                state,
+                Path(to),
+                paths=scope,
+                force=force,
+                progress=progress,
+            )
+        else:
+            workspace = Workspace.open(
+                workspace_path, app.home, force=True, exclude=app.config.exclude
+            )
+            done = restore_state(
+                app.index,
+                app.writer,
+                workspace,
+                state,
+                paths=scope,
+                dry_run=dry_run,
+                force=force,
+                progress=progress,
+            )
+    undoable = to is None and not dry_run and done.report.before is not None
+    data = restored_json(done, state.name, "crab undo" if undoable else None)
+
+    def text(out: Screen) -> None:
+        show_restored(out, done, state.name)
+        if undoable:
+            out.line("Take it back: crab undo")
+
+    return Outcome(data, text, restored_exit(done.report))

@@ -1,0 +1,96 @@
+"""``crab runs``: the runs of the store, newest first."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from crabrt.cli import amounts
+from crabrt.cli.app import App
+from crabrt.cli.exits import Exit
+from crabrt.cli.safe_text import path_fields, safe_path, safe_text
+from crabrt.cli.screen import Screen
+from crabrt.cli.table import Cell, Column, render_table
+from crabrt.cli.verb import Outcome, verb
+from crabrt.journal import RunRow
+
+_COLUMNS = (
+    Column("run"),
+    Column("status"),
+    Column("turns", right=True),
+    Column("started"),
+    Column("last entry"),
+    Column("parent"),
+    Column("workspace", flexible=True),
+)
+STATUS_STYLES = {
+    "running": ("green",),
+    "done": (),
+    "failed": ("red",),
+    "crashed": ("yellow",),
+    "forked": ("cyan",),
+    "damaged": ("red", "bold"),
+}
+"""How a run's status is shown."""
+
+
+@verb(
+    "runs",
+    examples=("crab runs", "crab runs --here             # only those of this directory"),
+    exits=(Exit.INCOMPLETE, Exit.BUSY, Exit.DAMAGED),
+)
+@click.option("--here", is_flag=True, help="Only runs whose workspace is the current directory.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), help="Only the newest N.")
+def command(app: App, *, here: bool, limit: int | None) -> Outcome:
+    """List the runs, newest first.
+
+    A run is `running` while a live process owns it and `crashed` when its owner died before the
+    end: `crab resume` takes it up again. A damaged run is listed with what is wrong (exit 3).
+    """
+    rows = app.index.runs() if app.has_store() else []
+    if here:
+        cwd = os.path.realpath(os.getcwdb())
+        rows = [row for row in rows if row.workspace == cwd]
+    rows = rows[:limit]
+    damaged = [row for row in rows if row.problem is not None]
+
+    def text(out: Screen) -> None:
+        if not rows:
+            out.line(f"No runs yet in {safe_text(str(app.home))}. Try: crab demo")
+            return
+        out.lines(render_table(out, _COLUMNS, (_cells(row) for row in rows)))
+        for row in damaged:
+            out.line(out.style(f"{row.run}: {safe_text(str(row.problem))}", "red"))
+
+    return Outcome([run_json(row) for row in rows], text, Exit.INCOMPLETE if damaged else Exit.DONE)
+
+
+def run_json(row: RunRow) -> dict[str, Any]:
+    """A run for programs."""
+    return {
+        "run": row.run,
+        "name": row.name,
+        **path_fields(row.workspace, "workspace"),
+        "status": row.status,
+        "turns": row.turns,
+        "started_at": amounts.iso(row.started_ns),
+        "updated_at": amounts.iso(row.updated_ns),
+        "parent": row.parent,
+        "family": row.family,
+        "labels": {label: list(at) for label, at in sorted(row.labels.items())},
+        "problem": row.problem,
+    }
+
+
+def _cells(row: RunRow) -> list[Cell | str]:
+    return [
+        safe_text(row.run),
+        Cell(row.status, STATUS_STYLES.get(row.status, ())),
+        str(row.turns),
+        amounts.clock(row.started_ns),
+        amounts.clock(row.updated_ns),
+        safe_text(row.parent or ""),
+        safe_path(row.workspace),
+    ]

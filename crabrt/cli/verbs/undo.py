@@ -1,0 +1,41 @@
+"""``crab undo``: undo the last restore of this workspace."""
+
+from __future__ import annotations
+
+import click
+
+from crabrt.cli.app import App
+from crabrt.cli.exits import Exit
+from crabrt.cli.reports import restored_exit, restored_json, show_restored
+from crabrt.cli.screen import Screen
+from crabrt.cli.verb import Outcome, verb
+from crabrt.operations.restoring import undo_restore
+from crabrt.workspace import Workspace
+
+
+@verb(
+    "undo",
+    examples=("crab undo", "crab undo --dry-run", "crab undo ~/project"),
+    exits=(Exit.INCOMPLETE, Exit.NOT_FOUND, Exit.REFUSED, Exit.BUSY, Exit.DAMAGED),
+)
+@click.argument("workspace", type=click.Path(), default=".")
+@click.option("--dry-run", is_flag=True, help="Say what would change; touch nothing.")
+@click.option("--force", is_flag=True, help="Overwrite what was changed since that restore.")
+def command(app: App, *, workspace: str, dry_run: bool, force: bool) -> Outcome:
+    """Undo the last restore of WORKSPACE (default: the current directory).
+
+    It is a restore itself: undoing once more is a redo. Undo points are kept for 14 days.
+    """
+    index = app.index
+    place = Workspace.open(workspace, app.home, force=True, exclude=app.config.exclude)
+    with app.progress("undoing the restore") as progress:
+        done = undo_restore(
+            index, app.writer, place, dry_run=dry_run, force=force, progress=progress
+        )
+    undoable = not dry_run and done.report.before is not None
+    data = restored_json(done, None, "crab undo" if undoable else None)
+
+    def text(out: Screen) -> None:
+        show_restored(out, done, "what was there before the last restore")
+
+    return Outcome(data, text, restored_exit(done.report))

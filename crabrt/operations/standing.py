@@ -1,0 +1,53 @@
+"""How a workspace stands: which run protects it or did last, up to where, what is not captured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crabrt.journal import RunIndex, RunRow, TurnRow
+from crabrt.workspace import Workspace
+from crabrt.workspace.restoring import RestoreLog
+from crabrt.workspace.restoring.log import Begin
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The state of a workspace.
+
+    Attributes:
+        run: the live run on it, else the newest that was; None if there never was one.
+        turn: that run's latest turn.
+        not_captured: paths that its journal says could not be captured, and why.
+        interrupted: a restore that was killed and not finished yet.
+    """
+
+    run: RunRow | None
+    turn: TurnRow | None
+    not_captured: tuple[tuple[bytes, str], ...]
+    interrupted: Begin | None
+
+
+def standing_of(index: RunIndex, workspace: Workspace) -> Standing:
+    """How `workspace` stands.
+
+    Raises:
+        DamagedJournal: its log of restores is broken.
+        StoreUnavailable: something cannot be read.
+    """
+    interrupted = RestoreLog(workspace.state_dir).interrupted()
+    runs = [run for run in index.runs() if _overlap(run.workspace, workspace.path)]
+    live = [run for run in runs if run.status == "running"]
+    own = [run for run in runs if run.workspace == workspace.path]
+    run = next(iter(live or own), None)
+    if run is None:
+        return Standing(None, None, (), interrupted)
+    turns = index.turns(run.run, run.turns, run.turns)
+    missed: dict[bytes, str] = {}
+    for turn in index.turns(run.run):
+        missed.update(turn.not_captured)
+    return Standing(run, turns[0] if turns else None, tuple(sorted(missed.items())), interrupted)
+
+
+def _overlap(one: bytes, two: bytes) -> bool:
+    one, two = one.rstrip(b"/") + b"/", two.rstrip(b"/") + b"/"
+    return one.startswith(two) or two.startswith(one)
