@@ -16,7 +16,7 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from crabrt.errors import CrabError, Unprotected, WorkspaceRefused
@@ -130,6 +130,7 @@ class Scanner:
         root: the index.
         known_entries, known_bytes: what the index holds, to which what is new is added.
         limits: None where the workspace was forced.
+        skipping: directories of the index in which something is not captured.
         distrust_from_ns: names whose change time is not before this are read again.
         cancelled: asked once a directory.
     """
@@ -142,6 +143,7 @@ class Scanner:
         known_entries: int,
         known_bytes: int,
         limits: Limits | None,
+        skipping: Iterable[Dir],
         distrust_from_ns: int | None,
         cancelled: Callable[[], bool],
     ) -> None:
@@ -149,6 +151,7 @@ class Scanner:
         self._root = root
         self._known = (known_entries, known_bytes)
         self._limits = limits
+        self._skipping = skipping
         self._distrust_from_ns = distrust_from_ns
         self._cancelled = cancelled
         self._mounts = mount_points(workspace.path)
@@ -188,13 +191,26 @@ class Scanner:
         )
 
     def _not_captured(self) -> tuple[tuple[bytes, str], ...]:
+        found = [(one.dir, one.skipped) for one in self._seen.values()]
+        found += [(node, node.skipped) for node in self._skipping if self._unchanged(node)]
         return tuple(
             sorted(
-                (join(one.dir.path, name), reason)
-                for one in self._seen.values()
-                for name, reason in one.skipped.items()
+                (join(node.path, name), reason)
+                for node, skipped in found
+                for name, reason in skipped.items()
             )
         )
+
+    def _unchanged(self, node: Dir) -> bool:
+        """Whether the index still holds for what is skipped in `node`."""
+        if node in self._seen:
+            return False
+        while node.parent is not None:
+            above = self._seen.get(node.parent)
+            if above is not None and node.name not in above.dirs:
+                return False
+            node = node.parent
+        return True
 
     def _walk_steadily(self, root_fd: int) -> None:
         for _ in range(MOVED_RETRIES):

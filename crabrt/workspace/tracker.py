@@ -13,7 +13,7 @@ from crabrt.core.ids import ObjectId, ObjectKind
 from crabrt.core.ports import ObjectReader, ObjectWriter
 from crabrt.core.trees import Entry, Root, encode_root
 from crabrt.core.verdicts import Consistency
-from crabrt.errors import Unprotected
+from crabrt.errors import DamagedObject, Unprotected
 from crabrt.workspace.capture import Capturer, Outcome, apply
 from crabrt.workspace.changes import Change, join, with_links
 from crabrt.workspace.diff import read_root
@@ -21,7 +21,7 @@ from crabrt.workspace.dirfd import DirectoryMoved
 from crabrt.workspace.files import FileReader
 from crabrt.workspace.identity import Workspace
 from crabrt.workspace.index import Dir, Linked
-from crabrt.workspace.index_file import VERSION, Header, IndexFile, root_of
+from crabrt.workspace.index_file import VERSION, Header, IndexFile, Loaded, root_of
 from crabrt.workspace.links import LinkTable, regrouped
 from crabrt.workspace.scan import Limits, Scan, Scanner
 from crabrt.workspace.stamps import clock_offset_ns
@@ -114,11 +114,8 @@ class Tracker:
         self._clear()
         self._file = IndexFile(self.workspace.state_dir)
         loaded = self._file.load()
-        if (
-            loaded is None
-            or not self._fits(loaded.header)
-            or not reader.contains(root_of(loaded.header))
-        ):
+        stored = self._stored_root(loaded, reader) if loaded is not None else None
+        if loaded is None or stored is None:
             self._file = IndexFile(self.workspace.state_dir)
             return
         header = loaded.header
@@ -135,20 +132,22 @@ class Tracker:
             if header.excludes != self._excludes:
                 node.settled = False  # what is listed depends on it
         self._links = LinkTable(linked)
-        if linked:
-            self._links.content = read_root(reader, self.root).links
+        self._links.content = stored.links
         if header.boot == boot_id():
             self._clock = (header.wall_ns, header.offset_ns)
         else:
             self._distrust_from_ns = min(header.wall_ns - UNWRITTEN_NS, time.time_ns())
 
-    def _fits(self, header: Header) -> bool:
-        workspace = self.workspace
-        return (header.path, header.device, header.inode) == (
-            workspace.path,
-            workspace.device,
-            workspace.inode,
-        )
+    def _stored_root(self, loaded: Loaded, reader: ObjectReader) -> Root | None:
+        """The root that the index describes, if the index is of this workspace and it is there."""
+        workspace, header = self.workspace, loaded.header
+        here = (workspace.path, workspace.device, workspace.inode)
+        if here != (header.path, header.device, header.inode):
+            return None
+        try:
+            return read_root(reader, root_of(header))
+        except DamagedObject:
+            return None
 
     @property
     def _excludes(self) -> tuple[str, ...]:
@@ -198,6 +197,7 @@ class Tracker:
             known_entries=self._names,
             known_bytes=self._size_bytes,
             limits=self._limits,
+            skipping=self._skipping,
             distrust_from_ns=self._distrusted(),
             cancelled=cancelled,
         )

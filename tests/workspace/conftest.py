@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -68,6 +69,15 @@ class Tracked:
                 return snapshot
         pytest.fail("it never settles")
 
+    def settle_except_mapped(self):
+        """Capture until nothing but mapped files is in doubt."""
+        for _ in range(1000):
+            wait_for_tick()
+            snapshot = self.capture()
+            if set(self.tracker._top.doubts.values()) == {"volatile"}:
+                return snapshot
+        pytest.fail("it never settles")
+
     def manifest(self):
         """What was captured, in the oracle's words."""
         return manifest_of(self.objects, self.tracker.root)
@@ -86,8 +96,6 @@ def wait_for_tick():
 
 
 def manifest_of(reader, root):
-    import hashlib
-
     groups = read_groups(read_root(reader, root).links, reader)
     kinds = {Kind.FILE: "file", Kind.DIR: "dir", Kind.SYMLINK: "link", Kind.FIFO: "fifo"}
     facts = {}

@@ -1,4 +1,4 @@
-"""The scan and the capture against the oracle: hostile turns, every operation, every file system."""
+"""Scan and capture against the oracle: hostile turns, every operation, every file system."""
 
 import pytest
 
