@@ -55,6 +55,7 @@ from crabrt.journal.views import (
     TurnView,
 )
 
+_MAX_BYTES = 1 << 62
 _SAFE = (Protection.DURABLE, Protection.REPLICATED, Protection.INHERITED)
 
 
@@ -280,9 +281,11 @@ def _checkpoint(fold: Fold, body: Checkpoint, record: Record) -> None:
     view = turn.view
     root = _root(fold, body.root)
     fold.edit_run(root=root, root_turn=body.turn, root_ns=record.entry.wall_ns)
+    if not 0 <= body.bytes_stored <= _MAX_BYTES:
+        raise DamagedJournal("a checkpoint's size makes no sense", where=fold.where)
     turn.view = view = replace(
         view,
-        bytes_stored=view.bytes_stored + body.bytes_stored,
+        bytes_stored=min(view.bytes_stored + body.bytes_stored, _MAX_BYTES),
         not_captured=view.not_captured + body.not_captured,
         shared=view.shared or body.shared,
     )

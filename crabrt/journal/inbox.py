@@ -77,6 +77,16 @@ class Marks(msgspec.Struct, frozen=True):
         """When and why `turn` was thinned, or None if it was not."""
         return next((r for r in self.thinned if r.first <= turn <= r.last), None)
 
+    def thinned_ranges(self) -> list[tuple[int, int]]:
+        """The thinned turns as ranges (first, last) in order, none touching the next."""
+        merged: list[tuple[int, int]] = []
+        for first, last in sorted((r.first, r.last) for r in self.thinned):
+            if merged and first <= merged[-1][1] + 1:
+                merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+            else:
+                merged.append((first, last))
+        return merged
+
     def merged_labels(self, labels: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
         """The journal's `labels` with these over them."""
         both: dict[str, tuple[int, int] | None] = {**labels, **self.labels}
@@ -207,9 +217,13 @@ def copy_marks(parent: Path, child: Path, *, upto: int) -> None:
         DamagedJournal, FormatTooNew, NotFound, StoreUnavailable: as `read_inbox` and `put`.
     """
     marks = read_marks(parent)
-    ranges = [(r.first, min(r.last, upto), r.reason) for r in marks.thinned if r.first <= upto]
-    for first, last, reason in ranges:
-        put(child, Thinned(((first, last),), reason), turn=last)
+    by_reason: dict[str, list[tuple[int, int]]] = {}
+    for thinned in marks.thinned:
+        if thinned.first <= upto:
+            cut = (thinned.first, min(thinned.last, upto))
+            by_reason.setdefault(thinned.reason, []).append(cut)
+    for reason, ranges in by_reason.items():
+        put(child, Thinned(tuple(ranges), reason), turn=upto)
     for label, at in marks.labels.items():
         if at is None:
             unlabel(child, label)

@@ -7,6 +7,7 @@ the next gc drops. A root that a thinned turn shares with one that is not stays.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -71,15 +72,22 @@ def references(
             needed is unknown then, and nothing may be dropped.
     """
     marks = read_marks(directory) if marks is None else marks
+    ranges = [] if thinned else marks.thinned_ranges()
+    firsts = [first for first, _ in ranges]
+
+    def kept(turn: int) -> bool:
+        at = bisect.bisect_right(firsts, turn) - 1
+        return at < 0 or ranges[at][1] < turn
+
     for record in read_journal(directory):
         body = record.body
         if body is None:
             continue
         if isinstance(body, Captured | Checkpoint):
-            if thinned or marks.thinned_at(body.turn) is None:
+            if kept(body.turn):
                 yield _checked(body.root, f"{record.segment}:{record.offset}"), ObjectKind.ROOT
         elif isinstance(body, RolledBack):
-            if thinned or marks.thinned_at(body.to) is None:
+            if kept(body.to):
                 yield _checked(body.root, f"{record.segment}:{record.offset}"), ObjectKind.ROOT
         else:
             for content in _contents(body):

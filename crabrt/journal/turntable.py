@@ -18,7 +18,7 @@ from crabrt.errors import DamagedJournal
 from crabrt.journal.reading import Position, Record
 from crabrt.journal.views import RunView, TurnView
 
-_MAX_GAP = 1 << 20  # turns of a run that could not journal them; more is not believed
+_MAX_GAP = 1 << 16  # turns of a run that could not journal them; more is not believed
 _RERUN_TURNS = 4096  # how far back a call that runs again is looked for
 
 
@@ -112,6 +112,8 @@ class Fold:
 
     def get(self, number: int) -> OpenTurn | None:
         """A turn to look at, or None; to change it, `touch` it."""
+        if not 0 <= number <= self.run.turn:
+            return None
         if number not in self._turns:
             view = self._load(number)
             self._turns[number] = None if view is None else OpenTurn(view)

@@ -377,9 +377,7 @@ class Journal:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._name, self._seed, self._end = fd, name, header.seed, end
-        self._durable = Position(
-            name.segment, name.epoch, HEADER_BYTES, durable.seq, durable.chain
-        )
+        self._durable = Position(name.segment, name.epoch, HEADER_BYTES, durable.seq, durable.chain)
         self._unsynced_names.append(path.parent)
 
     def _sync_names(self) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
-import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from crabrt.core import failpoints
 from crabrt.core.entries import Forked, Lineage, Noted
 from crabrt.errors import StoreUnavailable
@@ -14,9 +17,6 @@ from crabrt.journal import Journal, Lease, RunIndex, fork_journal, read_journal,
 from crabrt.journal.layout import Disk
 from crabrt.testing.crash import Child, count_hits, kill_at
 from crabrt.testing.powercut import PowerCut
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 SCRIPT = """
 import sys
@@ -60,7 +60,7 @@ def _texts(directory):
 
 
 def _check_after_death(home: Path, said: str):
-    """All that was appended is there; the journal goes on; fork and label are there or not, whole."""
+    """All that was appended is there; the journal goes on; fork and label are whole, or absent."""
     appended = [int(line.split()[1]) for line in said.splitlines() if line.startswith("appended")]
     directory = home / "runs" / "fixer-1"
     with Lease.acquire(directory) as lease, Journal.open(directory, lease, create=True) as journal:
@@ -82,7 +82,8 @@ def _check_after_death(home: Path, said: str):
 
 _NAMES = [
     "lease.locked", "lease.written",
-    "journal.segment-created", "journal.segment-headed", "journal.appended", "journal.synced", "journal.sealed",
+    "journal.segment-created", "journal.segment-headed", "journal.appended",
+    "journal.synced", "journal.sealed",
     "fork.linked", "fork.named", "inbox.written", "inbox.named", "index.applied",
 ]  # fmt: skip
 

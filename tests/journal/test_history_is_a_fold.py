@@ -6,6 +6,9 @@ import os
 import shutil
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from crabrt.core.content import Content
 from crabrt.core.entries import (
     CallId,
@@ -29,9 +32,12 @@ from crabrt.core.entries import (
     TurnOpened,
 )
 from crabrt.core.ids import ObjectKind
-from crabrt.core.verdicts import ExternalKind, Prior, Protection
+from crabrt.core.verdicts import Prior, Protection
 from crabrt.errors import DamagedJournal, NotFound, UsageError
 from crabrt.journal import (
+    Journal,
+    Lease,
+    RunIndex,
     fold,
     fork_journal,
     read_journal,
@@ -299,4 +305,49 @@ def test_references_name_roots_and_long_values_and_leave_out_thinned_turns(run):
     kept = set(references(run.directory))
     assert everything - kept == {(b"2" * 32, ObjectKind.ROOT)}
     assert set(references(run.directory, thinned=True)) == everything
-    assert ExternalKind.READ
+
+
+_NUMBERS = st.sampled_from([0, 1, 2, 3, 5, -1, 40, 1 << 40, -(1 << 63), (1 << 64) - 1])
+_CALLS = st.builds(CallId, st.just("0"), st.sampled_from("ab"), st.integers(0, 1))
+_ROOTS = st.sampled_from([b"r" * 32, b"s" * 32, b"short", b""])
+_BODIES = st.one_of(
+    st.builds(TurnOpened, _NUMBERS, _NUMBERS),
+    st.builds(Request, _CALLS, st.just(b""), st.just(NOTHING)),
+    st.builds(Response, _CALLS, st.floats(), tokens_in=_NUMBERS, cost_usd=st.floats()),
+    st.builds(Intent, _CALLS, st.just(b""), st.just(NOTHING)),
+    st.builds(Result, _CALLS, st.floats()),
+    st.builds(Superseded, _NUMBERS),
+    st.builds(Captured, _NUMBERS, _NUMBERS, _ROOTS, _NUMBERS),
+    st.builds(Checkpoint, _NUMBERS, _NUMBERS, _ROOTS, _NUMBERS, bytes_stored=_NUMBERS),
+    st.builds(Gated, _NUMBERS, st.floats()),
+    st.builds(Exposed, _NUMBERS, st.text(max_size=3)),
+    st.builds(RolledBack, _NUMBERS, _ROOTS),
+    st.builds(Labelled, _NUMBERS, st.text(max_size=3), _NUMBERS),
+    st.builds(Resumed, st.text(max_size=3), _NUMBERS, _NUMBERS, _NUMBERS),
+    st.builds(Ended, st.text(max_size=3), st.floats()),
+    st.builds(
+        Forked, st.text(max_size=3), st.just("f"), st.just(b""), st.just("w"),
+        st.builds(Lineage, st.just("f"), seq=_NUMBERS), _NUMBERS,
+    ),
+)  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None)
+@given(bodies=st.lists(st.tuples(_BODIES, st.integers(0, 6)), max_size=25))
+def test_entries_in_any_order_give_an_answer_or_damage_and_the_index_agrees(
+    tmp_path_factory, bodies
+):
+    home = tmp_path_factory.mktemp("home")
+    directory = run_dir(home, "r-1")
+    with (
+        Lease.acquire(directory) as lease,
+        Journal.open(directory, lease, create=True) as journal,
+        RunIndex.open(home) as index,
+    ):
+        for body, turn in bodies:
+            journal.append(body, turn=turn)
+            index.refresh()
+        step_by_step = [(row.view, index.turns(row.run)) for row in index.runs()]
+        index.rebuild()
+        at_once = [(row.view, index.turns(row.run)) for row in index.runs()]
+    assert repr(at_once) == repr(step_by_step)  # by repr: a NaN is not equal to itself

@@ -9,6 +9,7 @@ import sys
 import threading
 
 import pytest
+
 from crabrt.errors import RunBusy
 from crabrt.journal import Lease, lease_holder
 
@@ -52,9 +53,8 @@ def _end(child):
 
 
 def test_a_second_acquire_in_the_same_process_is_refused_and_names_the_pid(tmp_path):
-    with Lease.acquire(tmp_path / "r"):
-        with pytest.raises(RunBusy, match=str(os.getpid())):
-            Lease.acquire(tmp_path / "r")
+    with Lease.acquire(tmp_path / "r"), pytest.raises(RunBusy, match=str(os.getpid())):
+        Lease.acquire(tmp_path / "r")
     with Lease.acquire(tmp_path / "r") as again:
         assert again.epoch == 2
 

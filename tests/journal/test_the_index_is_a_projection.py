@@ -11,6 +11,7 @@ import sys
 import threading
 
 import pytest
+
 from crabrt.core.entries import Ended, Labelled, Noted, Pinned, Resumed, TurnOpened
 from crabrt.core.targets import TurnRef, parse_turn
 from crabrt.core.verdicts import Protection
@@ -114,7 +115,7 @@ def test_a_newer_or_older_schema_is_replaced(make_run):
 
 def test_one_damaged_run_does_not_keep_the_others_from_being_listed(make_run):
     home = _some_runs(make_run)
-    before = dict((row.run, row) for row, _ in _answers(home))
+    before = {row.run: row for row, _ in _answers(home)}
     victim = sorted((home / "runs" / "fixer-1" / "journal").iterdir())[1]
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1

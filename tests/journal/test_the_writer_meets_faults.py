@@ -6,6 +6,7 @@ import errno
 import threading
 
 import pytest
+
 from crabrt.core.entries import Noted
 from crabrt.errors import DamagedJournal, NotFound, RunBusy, StoreUnavailable, UsageError
 from crabrt.journal import Journal, Lease, cut_journal, read_journal
@@ -14,7 +15,7 @@ from crabrt.journal.layout import Disk
 
 
 class FaultyDisk(Disk):
-    """Fails the next call of a kind: `tear` bytes of a write are done first (ENOSPC in the middle)."""
+    """Fails calls of a kind; of a failing write `tear` bytes are done (ENOSPC in the middle)."""
 
     def __init__(self):
         self.fail = set()
@@ -191,9 +192,8 @@ def test_after_release_or_close_nothing_is_written(run):
 
 
 def test_what_is_not_there_is_not_made_unless_asked(tmp_path):
-    with Lease.acquire(tmp_path / "r") as lease:
-        with pytest.raises(NotFound):
-            Journal.open(tmp_path / "r", lease)
+    with Lease.acquire(tmp_path / "r") as lease, pytest.raises(NotFound):
+        Journal.open(tmp_path / "r", lease)
 
 
 def test_bytes_of_a_zombie_are_void(run, make_run):
