@@ -22,7 +22,7 @@ from crabrt.core.trees import Kind
 from crabrt.errors import Damaged
 from crabrt.workspace.restoring import files
 from crabrt.workspace.restoring.ground import FOREIGN, IN_THE_WAY, Ground
-from crabrt.workspace.restoring.handles import Blocked, Handles, describe, split
+from crabrt.workspace.restoring.handles import Blocked, Handles, NoDirectory, describe, split
 from crabrt.workspace.restoring.metadata import kind_of
 from crabrt.workspace.restoring.steps import Action, Plan, Step
 
@@ -204,10 +204,8 @@ class Apply:
         """Clean up; what cannot be cleaned is listed and does not hide the first error."""
         try:
             action(path)
-        except FileNotFoundError:
-            return
-        except Blocked as reason:
-            self.partial.setdefault(path, str(reason))
+        except (Blocked, FileNotFoundError):
+            return  # nothing of ours can be there
         except OSError as error:
             self.partial.setdefault(path, f"a leftover could not be removed: {describe(error)}")
 
@@ -288,6 +286,9 @@ class Apply:
             self._in_parent(step.path, act)
         except FileNotFoundError:
             return
+        except NoDirectory:
+            if not self._ground.recovering:  # else the restore had got further than this
+                raise
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 raise Blocked("it still holds something that was not captured") from error

@@ -25,7 +25,6 @@ from crabrt.workspace.restoring.plan import make_fresh_plan
 from crabrt.workspace.restoring.report import RestoreReport
 from crabrt.workspace.restoring.scope import Scope
 from crabrt.workspace.restoring.steps import Plan, without_mounts
-from crabrt.workspace.restoring.sync import sync_file_system
 
 
 def restore_to(
@@ -97,24 +96,19 @@ def _restore(
             except Unwritable as refusal:
                 where = os.fsdecode(os.path.join(real, refusal.path))
                 raise RestoreFailed(f"{refusal}", where=where) from refusal
-            problems = blocked | apply.partial | apply.problems
+            left = blocked | apply.problems
             with Handles(root_fd, may_loosen=True, mounts=mounts) as fresh:
-                wrong = finish.verify(fresh, reader, plan, problems)
-                handles.loosened.update(fresh.loosened)
-            settled = finish.settle(handles, plan)
-            wrong |= {path: why for path, why in settled.items() if path not in problems}
-            sync_file_system(root_fd)
+                done = finish.finish(handles, fresh, reader, plan, left=left, partial=apply.partial)
     finally:
         os.close(root_fd)
-    problems |= wrong
     return RestoreReport(
         target=target,
-        root=None if problems else target,
+        root=None if done.problems else target,
         created=sum(c.after is not None and c.after.kind != Kind.DIR for c in plan.changes),
         changes=plan.changes,
-        not_restored=tuple(sorted(problems.items())),
+        not_restored=tuple(sorted(done.problems.items())),
         links_broken=plan.links_broken,
-        verified=not wrong,
+        verified=done.verified,
     )
 
 
@@ -129,7 +123,8 @@ def _prepare(directory: Path, *, force: bool) -> list[Path]:
     try:
         for path in missing:
             path.mkdir()
-        occupied = next(os.scandir(directory), None) is not None
+        with os.scandir(directory) as names:
+            occupied = next(names, None) is not None
     except (NotADirectoryError, FileExistsError) as error:
         raise UsageError("not a directory", where=str(directory)) from error
     except OSError as error:

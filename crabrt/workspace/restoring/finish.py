@@ -9,41 +9,86 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from crabrt.core.failpoints import declare
 from crabrt.core.ports import ObjectReader
 from crabrt.core.trees import Entry, Kind
 from crabrt.workspace.restoring import files
 from crabrt.workspace.restoring.handles import Blocked, Handles, by_descriptor, describe
-from crabrt.workspace.restoring.metadata import differences, read_xattrs, set_metadata
+from crabrt.workspace.restoring.metadata import METADATA, differences, read_xattrs, set_metadata
 from crabrt.workspace.restoring.steps import Action, Plan, Step
+from crabrt.workspace.restoring.sync import sync_file_system
 
+_synced = declare("restore.synced", "the workspace is durable, the log does not say so yet")
 _settled = declare("restore.settled", "a directory has its final metadata")
 
 
-def verify(
-    handles: Handles, reader: ObjectReader, plan: Plan, skip: Iterable[bytes]
-) -> dict[bytes, str]:
-    """Compare every file of the plan with the disk.
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of a restore.
+
+    Attributes:
+        problems: path -> why it is not as in the target.
+        verified: everything that could be brought back was read back, and is right.
+    """
+
+    problems: dict[bytes, str]
+    verified: bool
+
+
+def finish(
+    handles: Handles,
+    fresh: Handles,
+    reader: ObjectReader,
+    plan: Plan,
+    *,
+    left: Mapping[bytes, str],
+    partial: Mapping[bytes, str],
+) -> Finished:
+    """Verify files, settle directories, sync.
 
     Args:
-        handles: fresh ones: the way down is walked again.
+        handles: what the steps were done with.
+        fresh: of the same directory, with nothing open: the way down is walked again.
         reader: has the content.
         plan: what was done.
-        skip: paths that are known to be incomplete.
+        left: path -> why it was not brought back at all.
+        partial: path -> what of its metadata could not be.
 
-    Returns:
-        path -> how it differs.
+    Raises:
+        OSError: what was written could not be made durable.
     """
-    known = frozenset(skip)
+    wrong = _verify(fresh, reader, plan, left, partial)
+    for path, mode in fresh.loosened.items():
+        handles.loosened.setdefault(path, mode)
+    incomplete, unsettled = settle(handles, plan)
+    sync_file_system(handles.root_fd)
+    _synced()
+    return Finished(
+        problems={**partial, **incomplete, **wrong, **unsettled, **left},
+        verified=not (wrong or unsettled),
+    )
+
+
+def _verify(
+    handles: Handles,
+    reader: ObjectReader,
+    plan: Plan,
+    left: Mapping[bytes, str],
+    partial: Mapping[bytes, str],
+) -> dict[bytes, str]:
+    """Compare every file of the plan with the disk; path -> how it differs."""
     found = {}
     for step in plan.steps:
-        if step.path in known or step.action is Action.MKDIR:
+        if step.path in left or step.action is Action.MKDIR:
             continue
         if step.after is not None and step.action in (Action.DELETE, Action.RMDIR):
             continue  # replaced: compared by the step that did
         wrong = _verify_step(handles, reader, step)
+        if step.path in partial:
+            wrong = [how for how in wrong if how not in METADATA]
         if wrong:
             found[step.path] = "differs after it was written: " + ", ".join(wrong)
     return found
@@ -70,61 +115,49 @@ def _verify_step(handles: Handles, reader: ObjectReader, step: Step) -> list[str
     return wrong
 
 
-def settle(handles: Handles, plan: Plan) -> dict[bytes, str]:
+def settle(handles: Handles, plan: Plan) -> tuple[dict[bytes, str], dict[bytes, str]]:
     """Give every directory its final metadata, deepest first.
 
     Returns:
-        path -> what is not as it should be.
+        path -> what could not be set; path -> what is wrong though it was set.
     """
-    found: dict[bytes, str] = {}
+    incomplete: dict[bytes, str] = {}
+    wrong: dict[bytes, str] = {}
     wanted = dict(plan.settle)
     for path in sorted({*wanted, *handles.loosened}, key=_depth, reverse=True):
-        if path in wanted:
-            _note(found, path, _give, handles, wanted[path])
-        else:
-            _note(found, path, _put_back, handles, handles.loosened[path])
+        try:
+            fd = handles.directory(path)
+            if path in wanted:
+                _give(fd, path, wanted[path], incomplete, wrong)
+            else:
+                os.chmod(by_descriptor(fd), handles.loosened[path])
+            _settled()
+        except FileNotFoundError:
+            continue  # removed, or never made: listed where that went wrong
+        except Blocked as reason:
+            incomplete[path] = str(reason)
+        except OSError as error:
+            incomplete[path] = describe(error)
     handles.loosened.clear()
-    return found
+    return incomplete, wrong
 
 
 def _depth(path: bytes) -> int:
     return path.count(b"/") + 1 if path else 0
 
 
-def _note(
-    found: dict[bytes, str],
-    path: bytes,
-    action: Callable[..., list[str]],
-    handles: Handles,
-    wanted: Entry | int,
+def _give(
+    fd: int, path: bytes, entry: Entry, incomplete: dict[bytes, str], wrong: dict[bytes, str]
 ) -> None:
-    try:
-        wrong = action(handles, path, wanted)
-    except FileNotFoundError:
-        return  # removed, or never made: listed where that went wrong
-    except Blocked as reason:
-        wrong = [str(reason)]
-    except OSError as error:
-        wrong = [describe(error)]
-    if wrong:
-        found[path] = "; ".join(wrong)
-
-
-def _put_back(handles: Handles, path: bytes, mode: int) -> list[str]:
-    os.chmod(by_descriptor(handles.directory(path)), mode)
-    _settled()
-    return []
-
-
-def _give(handles: Handles, path: bytes, entry: Entry) -> list[str]:
-    fd = handles.directory(path)
     missing = set_metadata(fd, entry)
-    if not missing:
-        missing = [f"differs: {how}" for how in differences(entry, os.fstat(fd))]
-        if read_xattrs(fd) != dict(entry.xattrs):
-            missing.append("differs: xattrs")
-    _settled()
-    return missing
+    if missing:
+        incomplete[path] = "; ".join(missing)
+        return
+    differs = differences(entry, os.fstat(fd))
+    if read_xattrs(fd) != dict(entry.xattrs):
+        differs.append("xattrs")
+    if differs:
+        wrong[path] = "differs after it was set: " + ", ".join(differs)
 
 
 def close_left_open(

@@ -25,6 +25,10 @@ class Blocked(Exception):
     """A path cannot be reached or changed; the message says why, for `not_restored`."""
 
 
+class NoDirectory(Blocked):
+    """Above the path stands something that is not a directory, so nothing is at the path."""
+
+
 def describe(error: OSError) -> str:
     """What the system said, as it stands in a report."""
     return error.strerror or str(error)
@@ -98,7 +102,8 @@ class Handles:
         """The descriptor of a directory; good until the next call.
 
         Raises:
-            Blocked: something else stands in the way: a symlink, a file, a mount point.
+            NoDirectory: a symlink or a file stands in the way.
+            Blocked: a mount point does.
             FileNotFoundError: there is no such directory.
             OSError: it cannot be opened.
         """
@@ -164,7 +169,7 @@ class Handles:
                 os.close(fd)
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
-                raise Blocked("something that is not a directory is in the way") from error
+                raise NoDirectory("something that is not a directory is in the way") from error
             raise
 
     def _look_at_closed(self, parent_fd: int, name: bytes, path: bytes) -> int:

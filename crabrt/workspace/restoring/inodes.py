@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from crabrt.core.trees import Entry, Kind
 from crabrt.workspace.changes import Change, differences
+from crabrt.workspace.restoring.metadata import METADATA
 from crabrt.workspace.restoring.scope import Scope
 from crabrt.workspace.restoring.steps import Action, Step
-
-_IN_PLACE = frozenset({"mode", "owner", "times", "xattrs"})
-"""Changes of a file that need no new one."""
 
 
 class InodePlanner:
@@ -26,6 +24,7 @@ class InodePlanner:
         before: by path, the names that share its file now.
         target: by path, the names that shall.
         scope: what may be touched.
+        target_entry: what a path shall be.
         nlink: how many names the file at a path has on the disk; 0 if it is not there.
 
     Attributes:
@@ -37,7 +36,9 @@ class InodePlanner:
         changes: Mapping[bytes, Change],
         before: Mapping[bytes, frozenset[bytes]],
         target: Mapping[bytes, frozenset[bytes]],
+        *,
         scope: Scope,
+        target_entry: Callable[[bytes], Entry | None],
         nlink: Callable[[bytes], int],
     ) -> None:
         self.broken: set[bytes] = set()
@@ -45,6 +46,7 @@ class InodePlanner:
         self._before = before
         self._target = target
         self._scope = scope
+        self._target_entry = target_entry
         self._nlink = nlink
         self._done: set[bytes] = set()
 
@@ -82,7 +84,9 @@ class InodePlanner:
             other = self._changes.get(name)
             if name not in self._scope:
                 self.broken.add(path)
-            elif other is None or (other.after is not None and not differences(other.after, after)):
+                continue
+            shall = self._target_entry(name) if other is None else other.after
+            if shall is not None and not differences(shall, after):
                 members.append(name)
         return sorted(members)
 
@@ -105,7 +109,7 @@ class InodePlanner:
         how = differences(before, after)
         if not how:
             return "same"
-        if after.kind == Kind.SYMLINK or not _IN_PLACE.issuperset(how):
+        if after.kind == Kind.SYMLINK or not METADATA.issuperset(how):
             return "new"
         return "metadata"
 

@@ -236,7 +236,7 @@ def _frame(record: Record) -> bytes:
 
 def _parse(data: bytes, where: str) -> list[tuple[Record, int]]:
     """The records of a log, each with the offset of its end."""
-    if not any(data) or (len(data) < len(_HEADER) and _HEADER.startswith(data)):
+    if _HEADER.startswith(data.rstrip(b"\0")):
         return []  # torn while it was created
     if data[: len(MAGIC)] != MAGIC or len(data) < len(_HEADER):
         raise DamagedJournal("not a log of restores", where=where)
@@ -252,7 +252,7 @@ def _parse(data: bytes, where: str) -> list[tuple[Record, int]]:
         payload = data[at + _FRAME.size : at + _FRAME.size + size]
         end = at + _FRAME.size + len(payload)
         if size ^ complement != _MASK or size == 0:
-            if any(data[at:]):
+            if any(data[at + _FRAME.size :]):
                 raise DamagedJournal("a restore's record is broken", where=f"{where}:{at}")
             break
         if len(payload) < size or xxhash.xxh3_64_intdigest(payload) != checksum:

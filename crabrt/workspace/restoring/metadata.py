@@ -20,6 +20,9 @@ _NO_XATTRS = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 _UNSEEN = frozenset({errno.ENODATA, errno.EACCES, errno.EPERM})
 """Gone since it was listed, or in a namespace closed to us: a capture leaves these out, too."""
 
+METADATA = frozenset({"mode", "owner", "times", "xattrs"})
+"""The differences that are not in the bytes."""
+
 _TIMED = frozenset({Kind.FILE, Kind.SYMLINK})
 
 

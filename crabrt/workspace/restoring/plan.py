@@ -55,7 +55,14 @@ def make_plan(
     for path in scope.paths:
         _check_known(reader, before, target, path, changes)
         changes |= _missing_ancestors(reader, before, target, path, changes)
-    files = InodePlanner(changes, _groups(reader, before), _groups(reader, target), scope, nlink)
+    files = InodePlanner(
+        changes,
+        _groups(reader, before),
+        _groups(reader, target),
+        scope=scope,
+        target_entry=lambda path: entry_or_none(reader, target, path),
+        nlink=nlink,
+    )
     return _arrange(changes, files)
 
 
@@ -73,7 +80,14 @@ def make_fresh_plan(reader: ObjectReader, target: ObjectId, scope: Scope) -> Pla
         for parent in _parents(path):
             if parent not in changes:
                 changes[parent] = _added(parent, find_entry(reader, target, parent))
-    files = InodePlanner(changes, {}, _groups(reader, target), scope, lambda _path: 0)
+    files = InodePlanner(
+        changes,
+        {},
+        _groups(reader, target),
+        scope=scope,
+        target_entry=lambda path: entry_or_none(reader, target, path),
+        nlink=lambda _path: 0,
+    )
     return _arrange(changes, files)
 
 

@@ -40,7 +40,6 @@ from crabrt.workspace.restoring.plan import entries_from, entry_or_none, make_pl
 from crabrt.workspace.restoring.report import RestoreReport
 from crabrt.workspace.restoring.scope import Scope
 from crabrt.workspace.restoring.steps import Plan, without_mounts
-from crabrt.workspace.restoring.sync import sync_file_system
 from crabrt.workspace.tracker import Tracker
 
 UNDO_KEEP_DAYS = 14
@@ -48,7 +47,7 @@ UNDO_KEEP_DAYS = 14
 _begun = declare(
     "restore.begun", "the checkpoint and the log's begin are durable, nothing is touched"
 )
-_synced = declare("restore.synced", "the workspace is durable, the log does not say so yet")
+_committed = declare("restore.committed", "all files are in place, directories may still be open")
 _ended = declare("restore.ended", "the log's end is durable")
 
 
@@ -257,28 +256,23 @@ class Session:
             if isinstance(error, Unwritable):
                 raise _failed(error, self._workspace, touched=apply.changed) from error
             raise
-        problems = dict(report.not_restored) | apply.partial | apply.problems
+        _committed()
+        left = dict(report.not_restored) | apply.problems
         with self._handles(may_loosen=True) as fresh:
-            wrong = finish.verify(fresh, self._writer, plan, problems)
-            handles.loosened |= {
-                p: m for p, m in fresh.loosened.items() if p not in handles.loosened
-            }
-        wrong |= {p: w for p, w in finish.settle(handles, plan).items() if p not in problems}
-        sync_file_system(handles.root_fd)
-        _synced()
-        problems |= wrong
-        if problems or begun.paths:
+            done = finish.finish(
+                handles, fresh, self._writer, plan, left=left, partial=apply.partial
+            )
+        root = begun.target
+        if done.problems or begun.paths:
             root = self._capture(tracker or self._tracker(), durable=True)
-        else:
-            root = begun.target
         self._log.append(End(begun.id, root, changed=True, wall_ns=time.time_ns()))
         _ended()
         self._log.compact(UNDO_KEEP_DAYS)
         return replace(
             report,
             root=root,
-            not_restored=tuple(sorted(problems.items())),
-            verified=not wrong,
+            not_restored=tuple(sorted(done.problems.items())),
+            verified=done.verified,
         )
 
 

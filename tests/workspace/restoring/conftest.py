@@ -16,7 +16,7 @@ class Place:
     def __init__(self, top: Path, ws: Path | None = None) -> None:
         self.top = top
         self.path = ws or top / "ws"
-        self.path.mkdir(exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
         self.home = top / "home"
         self.store = Store.open(self.home, create=True)
         self.writer = self.store.writer()
@@ -73,6 +73,11 @@ def place(tmp_path):
     made = Place(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def place_type():
+    return Place
 
 
 @pytest.fixture

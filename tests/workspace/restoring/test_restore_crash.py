@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,13 +13,24 @@ from crabrt.workspace import RestoreLog
 from crabrt.workspace.restoring.log import DAY_NS, End
 
 CHILD = Path(__file__).with_name("restoring_child.py")
-POINTS = [
-    name for name in sorted(failpoints.ALL) if name.startswith(("restore.", "restore_log."))
-]
+POINTS = [name for name in sorted(failpoints.ALL) if name.startswith(("restore.", "restore_log."))]
 
 
 @pytest.fixture
 def torn_apart(place):
+    return _tear_apart(place)
+
+
+@pytest.fixture(scope="module")
+def hits(tmp_path_factory, place_type):
+    """How often an undisturbed restore of such a workspace hits each failpoint."""
+    top = tmp_path_factory.mktemp("undisturbed")
+    place = _tear_apart(place_type(top))
+    place.close()
+    return crash.count_hits(CHILD, _arguments(place), into=top / "hits")
+
+
+def _tear_apart(place):
     """A workspace far from its target, so that a restore takes every kind of step."""
     place.file("stays", b"stays")
     place.file("replaced", b"old bytes" * 100)
@@ -57,22 +67,19 @@ def _arguments(place, *scope):
     return [place.path, place.home, place.target.hex(), *scope]
 
 
-def test_every_step_has_a_failpoint_that_is_hit(torn_apart, tmp_path):
-    hits = crash.count_hits(CHILD, _arguments(torn_apart), into=tmp_path / "hits")
+def test_every_step_has_a_failpoint_that_is_hit(hits):
     assert {name for name in POINTS if not hits.get(name)} == set()
 
 
-@pytest.mark.parametrize("which", ["first", "last"])
-@pytest.mark.parametrize("point", POINTS)
-def test_a_killed_restore_is_rolled_forward(point, which, torn_apart, tmp_path, assert_same):
+ONCE = {f"restore.{step}" for step in ("begun", "all_staged", "committed", "synced", "ended")}
+MOMENTS = [(point, "first") for point in POINTS] + [(p, "last") for p in POINTS if p not in ONCE]
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids="-".join)
+def test_a_killed_restore_is_rolled_forward(moment, hits, torn_apart, tmp_path, assert_same):
     place = torn_apart
-    hit = 1
-    if which == "last":
-        twin = tmp_path / "twin"
-        shutil.copytree(place.home, tmp_path / "twin-home", symlinks=True)
-        subprocess.run(["cp", "-a", place.path, twin], check=True)
-        arguments = [twin, tmp_path / "twin-home", place.target.hex()]
-        hit = crash.count_hits(CHILD, arguments, into=tmp_path / "hits")[point]
+    point, which = moment
+    hit = 1 if which == "first" else hits[point]
 
     died = crash.kill_at(point, hit, CHILD, _arguments(place), mark=tmp_path / "mark")
 
@@ -97,7 +104,7 @@ def test_a_killed_restore_is_rolled_forward(point, which, torn_apart, tmp_path, 
     assert_same(place.was, place.facts())
 
 
-@pytest.mark.parametrize("point", ["restore.renamed", "restore.deleted", "restore.settled"])
+@pytest.mark.parametrize("point", ["restore.renamed", "restore.linked", "restore.settled"])
 def test_a_recovery_that_is_killed_itself_is_finished(point, torn_apart, tmp_path, assert_same):
     place = torn_apart
     crash.kill_at("restore.renamed", 1, CHILD, _arguments(place), mark=tmp_path / "mark")
@@ -108,24 +115,25 @@ def test_a_recovery_that_is_killed_itself_is_finished(point, torn_apart, tmp_pat
     assert place.temporary_names() == []
 
 
-def test_kills_at_random_moments(place, tmp_path, assert_same):
+def test_kills_at_random_steps(place, tmp_path, assert_same):
     rng = random.Random(20)
-    for i in range(300):
+    for i in range(100):
         place.file(f"{i % 7}/{i}", b"%d" % i)
     one, first = place.checkpoint(), place.facts()
-    for i in range(0, 300, 2):
+    for i in range(0, 100, 2):
         place.file(f"{i % 7}/{i}", b"changed %d" % i)
         place.file(f"new/{i}", b"new")
     two, second = place.checkpoint(), place.facts()
-    killed = 0
-    for round_number in range(12):
-        place.target, wanted = (one, first) if round_number % 2 == 0 else (two, second)
-        with crash.Child(CHILD, _arguments(place)) as child:
-            killed += child.kill_within(0.5, rng) is not None
-        place.recover()
-        if place.facts() not in (first, second):
-            assert_same(wanted, place.facts())
-    assert killed > 3
+    ways = [(one, first, "restore.deleted"), (two, second, "restore.directory_made")]
+    for number in range(8):
+        place.target, wanted, other = ways[number % 2]
+        point = rng.choice(["restore.renamed", "restore.staged", "restore.temp_made", other])
+        hit = 1 if point == "restore.directory_made" else rng.randint(1, 50)
+        mark = tmp_path / f"mark{number}"
+        crash.kill_at(point, hit, CHILD, _arguments(place), mark=mark)
+        assert place.recover().verified
+        assert_same(wanted, place.facts())
+        assert place.temporary_names() == []
 
 
 def test_what_somebody_edits_before_the_recovery_is_left_alone(torn_apart, tmp_path):
@@ -161,7 +169,9 @@ def test_a_killed_partial_restore_stays_in_its_paths(torn_apart, tmp_path):
         assert now[path] == (place.wanted if path in inside else place.was)[path]
 
 
-def test_a_file_torn_by_a_power_cut_is_written_again(torn_apart, tmp_path, assert_same, monkeypatch):
+def test_a_file_torn_by_a_power_cut_is_written_again(
+    torn_apart, tmp_path, assert_same, monkeypatch
+):
     place = torn_apart
     crash.kill_at("restore.committed", 1, CHILD, _arguments(place), mark=tmp_path / "mark")
     torn = place.path / "replaced"

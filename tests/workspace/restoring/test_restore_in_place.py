@@ -125,7 +125,9 @@ def test_owners_setuid_acls_and_capabilities_come_back(place, assert_same):
     os.chown(one, 1234, 4321)
     one.chmod(0o6755)
     os.chown(two, 1234, 4321)
-    os.setxattr(two, "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
+    os.setxattr(
+        two, "security.capability", bytes.fromhex("0100000200040000000000000000000000000000")
+    )
     sub = place.path / "sub"
     sub.mkdir()
     os.setxattr(sub, "system.posix_acl_default", acl(77))
@@ -430,7 +432,10 @@ def test_files_that_others_hold_open_are_listed(place):
     target = place.checkpoint()
     held.write_bytes(b"2")
     (place.path / "cwd").mkdir()
-    code = "import sys, os; os.chdir('cwd'); f = open('../held'); print(1, flush=True); sys.stdin.read()"
+    code = (
+        "import sys, os; os.chdir('cwd'); held = open('../held'); print(1, flush=True)\n"
+        "sys.stdin.read()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=place.path,
