@@ -6,7 +6,6 @@ open. Those are readable but perhaps not durable, so they are never a reason not
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections import OrderedDict
@@ -105,11 +104,10 @@ class Index:
                 self._follow_tail(name, file, state)
                 return
             items = [item for item in footer.items(name) if item.at.offset >= state.indexed_to]
-            with contextlib.suppress(OSError):
-                os.fdatasync(file.fd)  # rows stand for durable records, whoever wrote them
-                if self.catalog.add(name, state.indexed_to, footer.start, items, sealed=True):
-                    self._tails.pop(name, None)
-                    return
+            # A footer is written after its records are durable, so they may have rows.
+            if self.catalog.add(name, state.indexed_to, footer.start, items, sealed=True):
+                self._tails.pop(name, None)
+                return
             self._tails[name] = tail = _Tail()
             tail.items.update((item.id, item.at) for item in footer.items(name))
         except FileNotFoundError:

@@ -27,7 +27,9 @@ _synced = failpoints.declare("pack.synced", "a pack's records are durable, its n
 _named = failpoints.declare(
     "pack.named", "a pack's records and its name are durable, nothing refers to them"
 )
-_sealed = failpoints.declare("pack.sealed", "a pack has its footer, which is not synced")
+_sealed = failpoints.declare(
+    "pack.sealed", "a pack is durable and has its footer, which is not synced"
+)
 
 
 class OpenPack:
@@ -82,7 +84,7 @@ class OpenPack:
         Raises:
             OSError: it cannot be written; `cut` afterwards.
         """
-        if not self._buffer or (self.records == 0 and not self.sealed):
+        if not self._buffer or not self.records:
             return
         if self._fd < 0:
             self._create()
@@ -109,17 +111,21 @@ class OpenPack:
         return packs.read_exactly(self._fd, length, offset)
 
     def seal(self) -> None:
-        """Append the footer; nothing can be appended after it.
+        """Write the footer of a pack that is durable; nothing is appended after it.
+
+        Only now: a footer is believed, so it must never be on disk before the records are.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: it cannot be written; without it the next one to open the store seals the pack.
         """
+        assert not self.dirty
+        assert not self._buffer
         if self.records and not self.sealed:
-            self._buffer += packs.footer_bytes(self._entries)
-            self.sealed = True
-            self.write_out()
-            self._entries = bytearray()
+            layout.write_all(self._fd, packs.footer_bytes(self._entries), self.end)
             _sealed()
+            os.fdatasync(self._fd)
+            self.sealed = True
+            self._entries = bytearray()
 
     def sync(self) -> None:
         """Make everything written durable, and the file's name once. The caller sets `durable_to`.
@@ -143,7 +149,6 @@ class OpenPack:
         pack, as far as it is torn.
         """
         self._buffer = bytearray()
-        self.sealed = False
         with contextlib.suppress(OSError):
             if self._fd >= 0 and length <= packs.HEADER_BYTES:
                 os.unlink(self.path)
@@ -154,6 +159,8 @@ class OpenPack:
         lost = []
         while self.uncatalogued and self.uncatalogued[-1].at.offset >= length:
             lost.append(self.uncatalogued.pop())
+            del self._entries[-packs.ENTRY_BYTES :]
+            self.records -= 1
         return lost
 
     def items(self) -> Iterator[packs.Item]:

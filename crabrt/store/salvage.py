@@ -85,14 +85,10 @@ def _adopt(index: Index, name: str) -> bool:
 
 
 def _seal_torn(home: Path, fd: int, name: str) -> bool:
-    """Seal a pack that was not; whether it was not. A damaged footer is left to `repair`."""
+    """Seal a pack that has no footer, or a torn one; whether it had none."""
     path = layout.pack_path(home, name)
-    try:
+    with contextlib.suppress(NoFooter):
         packs.read_footer(fd)
-    except NoFooter as error:
-        if error.damaged:
-            return False
-    else:
         return False
     items: list[Item] = []
     if packs.header_problem(fd, name) is None:
@@ -105,6 +101,7 @@ def _seal_torn(home: Path, fd: int, name: str) -> bool:
         os.unlink(path)
     else:
         os.ftruncate(fd, end)
+        os.fdatasync(fd)  # a footer must not be on disk before the records are
         _cut()
         layout.write_all(fd, packs.footer_bytes(b"".join(map(packs.entry_bytes, items))), end)
         os.fdatasync(fd)

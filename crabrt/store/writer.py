@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from crabrt.core import failpoints
-from crabrt.core.ids import Buffer, ObjectId, ObjectKind, object_id as compute_id
+from crabrt.core.ids import Buffer, ObjectId, ObjectKind
+from crabrt.core.ids import object_id as compute_id
 from crabrt.errors import DamagedObject, StoreUnavailable, UsageError
 from crabrt.store import compression, frames, layout, locks
 from crabrt.store.failures import unavailable
@@ -27,7 +28,7 @@ PACK_BYTES = 64 << 20
 PACK_RECORDS = 65_536
 """So is one with as many records, which bounds every footer and what is kept in memory."""
 _UNSYNCED_PACKS = 2
-"""As many sealed packs may wait for a sync; then `put` syncs the oldest itself."""
+"""As many full packs may wait for a sync; then `put` syncs the oldest itself."""
 _PUSH_ROWS = 4_096
 
 _registered = failpoints.declare(
@@ -67,7 +68,7 @@ class StoreWriter:
         self._sync_lock = threading.Lock()
         self._packs = 0
         self._open = self._next_pack()
-        self._sealed: list[OpenPack] = []
+        self._full: list[OpenPack] = []
         self._fresh: dict[ObjectId, Location] = {}
         self._lost: set[ObjectId] = set()
         self._losses = self._announced = 0
@@ -98,14 +99,14 @@ class StoreWriter:
     def open_packs(self) -> list[str]:
         """The packs that this writer has open."""
         with self._lock:
-            return [pack.name for pack in (*self._sealed, self._open)]
+            return [pack.name for pack in (*self._full, self._open)]
 
     def read_own(self, at: Location) -> bytes | None:
         """A record out of a pack that this writer has open, perhaps still buffered."""
         if not at.pack.startswith(self.id):
             return None
         with self._lock:
-            for pack in (self._open, *self._sealed):
+            for pack in (self._open, *self._full):
                 if pack.name == at.pack:
                     try:
                         return pack.read(at.offset, at.length)
@@ -174,6 +175,7 @@ class StoreWriter:
         self, object_id: ObjectId, kind: int, raw: int, header: bytes, payload: Buffer
     ) -> None:
         self._check()
+        self._local.__dict__.setdefault("told", self._losses)
         pack = self._open
         at = Location(pack.name, pack.end, len(payload), raw, kind)
         try:
@@ -191,12 +193,12 @@ class StoreWriter:
         self._lost.discard(object_id)
 
     def _roll(self) -> None:
-        """Seal the open pack and start another; keep few packs unsynced."""
-        self._open.seal()
+        """Start another pack. The full one is sealed once it is durable; few may wait for that."""
+        self._open.write_out()
         self.references.sealed(self._open.name)
-        self._sealed.append(self._open)
+        self._full.append(self._open)
         self._open = self._next_pack()
-        if len(self._sealed) > _UNSYNCED_PACKS:
+        if len(self._full) > _UNSYNCED_PACKS:
             self._relieve()
 
     def _next_pack(self) -> OpenPack:
@@ -211,14 +213,17 @@ class StoreWriter:
         """
         with self._lock:
             self._check()
-            try:
-                self._open.write_out()
-            except OSError as error:
-                path = self._open.path
-                self._give_up(self._open, self._open.written_to)
-                self._tell()
-                raise unavailable(error, path, "storing objects") from error
+            self._write_out()
             self._raise_if_lost()
+
+    def _write_out(self) -> None:
+        for pack in (*self._full, self._open):
+            try:
+                pack.write_out()
+            except OSError as error:
+                self._give_up(pack, pack.written_to)
+                self._tell()
+                raise unavailable(error, pack.path, "storing objects") from error
 
     def sync(self) -> None:
         """Make everything put so far durable: one fdatasync for each pack written since.
@@ -231,20 +236,14 @@ class StoreWriter:
             with self._lock:
                 self._check()
                 answers = self._protect()
-                try:
-                    self._open.write_out()
-                except OSError as error:
-                    path = self._open.path
-                    self._give_up(self._open, self._open.written_to)
-                    self._tell()
-                    raise unavailable(error, path, "storing objects") from error
+                self._write_out()
                 dirty = [
-                    (pack, pack.written_to) for pack in (*self._sealed, self._open) if pack.dirty
+                    (pack, pack.written_to) for pack in (*self._full, self._open) if pack.dirty
                 ]
             for pack, length in dirty:
                 self._sync_to(pack, length)
+            self._retire()
             with self._lock:
-                self._retire()
                 if len(self._fresh) >= _PUSH_ROWS:
                     self._push(self._open)
                 self._answer(answers)
@@ -263,7 +262,7 @@ class StoreWriter:
             pack.durable_to = max(pack.durable_to, length)
 
     def _relieve(self) -> None:
-        """Sync the oldest sealed pack, unless a thread is at it."""
+        """Sync the oldest full pack, unless a thread is at it."""
         if self._sync_lock.acquire(blocking=False):
             try:
                 oldest = self._waiting_longest()
@@ -274,14 +273,21 @@ class StoreWriter:
                 self._sync_lock.release()
 
     def _waiting_longest(self) -> OpenPack | None:
-        return next((pack for pack in self._sealed if pack.dirty), None)
+        return next((pack for pack in self._full if pack.dirty), None)
 
     def _retire(self) -> None:
-        """Catalogue and close the packs that are complete and durable. `_sync_lock` is held."""
-        for pack in [pack for pack in self._sealed if not pack.dirty]:
-            self._push(pack)
-            self._sealed.remove(pack)
-            pack.close()
+        """Seal, catalogue and close the packs that are full and durable. `_sync_lock` is held."""
+        with self._lock:
+            durable = [pack for pack in self._full if not pack.dirty]
+        for pack in durable:
+            # What is durable is so without a footer; who adopts the pack will write one.
+            with contextlib.suppress(OSError):
+                pack.seal()
+            with self._lock:
+                if pack.records:
+                    self._push(pack)
+                self._full.remove(pack)
+                pack.close()
 
     def _push(self, pack: OpenPack) -> None:
         """Move a pack's durable rows from memory to the catalog."""
@@ -310,7 +316,7 @@ class StoreWriter:
         if pack is self._open:
             self._open = self._next_pack()
             if pack.written_to > HEADER_BYTES:
-                self._sealed.append(pack)
+                self._full.append(pack)
             else:
                 pack.close()
 
@@ -386,18 +392,6 @@ class StoreWriter:
         if self._closed:
             raise UsageError("the writer is closed", where=str(self._home))
 
-    def _seal_last(self) -> None:
-        """Seal the open pack. If that fails, `sync` still tries, and the next writer seals it."""
-        pack = self._open
-        if pack.records:
-            try:
-                pack.seal()
-            except OSError as error:
-                self._give_up(pack, pack.written_to)
-                raise unavailable(error, pack.path, "sealing a pack") from error
-            self._sealed.append(pack)
-            self._open = self._next_pack()
-
     def close(self) -> None:
         """Seal, sync and catalogue everything, and unregister. Closing twice is no error.
 
@@ -408,13 +402,15 @@ class StoreWriter:
             return
         try:
             with self._lock:
-                self._seal_last()
+                if self._open.records:
+                    self._full.append(self._open)
+                    self._open = self._next_pack()
             self.sync()
             _closing()
         finally:
             with self._sync_lock, self._lock:
                 self._closed = True
-                for pack in (*self._sealed, self._open):
+                for pack in (*self._full, self._open):
                     pack.close()
                 self._store.forget_writer(self)
                 self._held.release(remove=True)

@@ -32,6 +32,8 @@ def work(home, journals, number, commits):
                     writer.sync()
                 ids += [writer.put(data_of(seed)) for seed in seeds[4:]]
                 writer.sync()
+                for wanted in ids * 3:  # gc gets its chance before the journal says anything
+                    store.get(wanted)
                 kept = [*kept[-2:], ids]
                 temporary = journal.with_suffix(".tmp")
                 temporary.write_text("\n".join(i.hex() for ids in kept for i in ids))

@@ -22,7 +22,6 @@ from crabrt.store.contents import (
     zero_id,
 )
 
-
 GOLDEN_LENGTHS = [
     129578,
     129260,

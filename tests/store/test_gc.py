@@ -216,7 +216,7 @@ def test_gc_beside_writing_processes_loses_nothing_committed(home, store, tmp_pa
     worker = Path(__file__).with_name("gc_worker.py")
     children = [
         subprocess.Popen(
-            [sys.executable, worker, home, journals, str(n), "60"],
+            [sys.executable, worker, home, journals, str(n), "400"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -233,7 +233,7 @@ def test_gc_beside_writing_processes_loses_nothing_committed(home, store, tmp_pa
         out, err = child.communicate()
         assert (child.returncode, err) == (0, "")
         assert out.startswith("done")
-    assert removed > 10
+    assert removed > 20
     report = collect(store, lambda: [ObjectRef(i) for i in journalled()])
     assert report.waiting_for == ()
     with Store.open(home) as again:
