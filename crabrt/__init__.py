@@ -15,7 +15,7 @@ The names below are the whole public face. Importing them has no side effects.
 """
 
 from crabrt.core.config import Config
-from crabrt.core.version import VERSION as __version__
+from crabrt.core.version import VERSION as __version__  # noqa: N811  its name in every package
 from crabrt.errors import (
     Ambiguous,
     Busy,

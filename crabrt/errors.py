@@ -69,7 +69,7 @@ class UsageError(CrabError):
 
 
 class WorkspaceRefused(UsageError):
-    """The directory is not one to protect without being asked twice: too big, ``/``, or the home."""
+    """The directory is not one to protect unless forced: too big, ``/``, or the home."""
 
     kind = "workspace-refused"
 
@@ -205,7 +205,7 @@ class InDoubt(Waiting):
 
 
 class RestoreFailed(CrabError):
-    """The workspace cannot be written: full, read-only, failing. The message says what was touched."""
+    """The workspace cannot be written: full, read-only, failing; it says what was touched."""
 
     kind = "restore-failed"
 
@@ -217,7 +217,7 @@ class Unprotected(CrabError):
 
 
 class NotDurable(Unprotected):
-    """An external effect was stopped before it acted: what it depends on could not be made durable."""
+    """An external effect was stopped before it acted: what it depends on is not durable."""
 
     kind = "not-durable"
 

@@ -86,7 +86,9 @@ class Config(msgspec.Struct, frozen=True):
         env = os.environ if environ is None else environ
         values: dict[str, Any] = {"home": default_home(env)}
         values |= _checked(user or {}, "the user's config file", frozenset(_FIELDS))
-        values |= _limited(_checked(workspace or {}, "the workspace's config", WORKSPACE_MAY_SET), values)
+        values |= _limited(
+            _checked(workspace or {}, "the workspace's config", WORKSPACE_MAY_SET), values
+        )
         values |= _checked(_environment(env), "the environment", frozenset(_FIELDS))
         values |= _checked(
             {key: value for key, value in given.items() if value is not None},
@@ -182,7 +184,9 @@ def _checked(table: Mapping[str, Any], where: str, allowed: frozenset[str]) -> d
                 hint="set it in your own config file, in CRAB_* variables, or in code",
             )
         try:
-            checked[key] = msgspec.convert(value, _FIELDS[key], strict=not isinstance(value, str | Path))
+            checked[key] = msgspec.convert(
+                value, _FIELDS[key], strict=not isinstance(value, str | Path)
+            )
         except msgspec.ValidationError as error:
             if key == "home":
                 checked[key] = Path(value)

@@ -372,7 +372,8 @@ class Ended(Body, frozen=True):
 BODIES: dict[str, type[Body]] = {
     cls.kind: cls
     for cls in (
-        Started, Forked, Resumed, TurnOpened, Request, Response, Intent, Result, Recorded, Superseded,
+        Started, Forked, Resumed, TurnOpened, Request, Response, Intent, Result, Recorded,
+        Superseded,
         Observed, Captured, Checkpoint, Gated, Exposed, RolledBack, Labelled, Unlabelled,
         Pinned, Thinned, Noted, Ended,
     )
@@ -409,12 +410,12 @@ _BODY_DECODERS: dict[str, msgspec.msgpack.Decoder[Any]] = {
 }
 
 
-def encode_entry(body: Body, *, seq: int, turn: int, wall_ns: int, mono_ns: int, boot: str) -> bytes:
+def encode_entry(
+    body: Body, *, seq: int, turn: int, wall_ns: int, mono_ns: int, boot: str
+) -> bytes:
     """The framed payload of an entry."""
     raw = msgspec.Raw(_ENCODER.encode(body))
-    return _ENCODER.encode(
-        Entry(seq, turn, wall_ns, mono_ns, boot, body.kind, body.optional, raw)
-    )
+    return _ENCODER.encode(Entry(seq, turn, wall_ns, mono_ns, boot, body.kind, body.optional, raw))
 
 
 def decode_entry(data: bytes) -> Entry:

@@ -27,6 +27,7 @@ class Failpoint:
         self.action: Callable[[], None] | None = None
 
     def __call__(self) -> None:
+        """A hit: nothing, unless a test armed it."""
         if self.action is not None:
             self.action()
 

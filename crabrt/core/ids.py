@@ -57,7 +57,7 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def valid_name(text: str) -> bool:
-    """Whether `text` may be the name of a run or a label: ``[A-Za-z0-9._-]+``, no integer, not ``last``."""
+    """Whether `text` may name a run or a label: ``[A-Za-z0-9._-]+``, no integer, not ``last``."""
     return (
         NAME_PATTERN.fullmatch(text) is not None
         and text != "last"

@@ -60,7 +60,8 @@ def parse_turn(text: str) -> TurnRef:
     if valid_name(text):
         return TurnRef(label=text)
     raise UsageError(
-        f"{text!r} is not a turn", hint="a number, a negative number, k.n, or a label of [A-Za-z0-9._-]"
+        f"{text!r} is not a turn",
+        hint="a number, a negative number, k.n, or a label of [A-Za-z0-9._-]",
     )
 
 

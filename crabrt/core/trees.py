@@ -143,7 +143,7 @@ def _cut(items: Sequence[_T], names: Sequence[bytes], level: int) -> Iterator[Se
 def decode_node(data: bytes, where: ObjectId) -> Node:
     """Decode and check a node: names are legal and ascending, kinds have what they need.
 
-    Nothing read from a store is trusted: a name with a slash, ``.`` or ``..`` would write elsewhere.
+    Nothing read from a store is trusted: a name with a slash, or ``..``, would write elsewhere.
 
     Raises:
         DamagedObject: the bytes are not a node, or not one crabrt would write.

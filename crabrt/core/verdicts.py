@@ -79,7 +79,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
     Attributes:
         effects: sorted effect classes; empty when the turn changed nothing.
-        evidence: one readable phrase for each thing seen ("files: src/a.py content, build/ 14 new").
+        evidence: a readable phrase for each thing seen ("files: src/a.py content, build/ 14 new").
         files_added, files_changed, files_removed: counts of paths (directories are not counted).
         sample: the first changed paths, raw bytes, for display; at most 20.
         unobserved: what could not be looked at ("network", "mapped files of 3 other processes").

@@ -1,7 +1,7 @@
 """The life of one call: asked, answered or acted, sealed. The same steps for sync and async.
 
-A call either finds its answer in the journal (`Answer`) or acts: its request or intent is journalled,
-the gate passed, the function run by the caller, and the outcome sealed with `Acting.finish`.
+A call either finds its answer in the journal (`Answer`) or acts: its request or intent is
+journalled, the gate passed, the function run by the caller, and the outcome sealed with `Acting.finish`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,16 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from crabrt.core.entries import CallId, Failure, Intent, Payload, Request, Response, Result, Superseded
+from crabrt.core.entries import (
+    CallId,
+    Failure,
+    Intent,
+    Payload,
+    Request,
+    Response,
+    Result,
+    Superseded,
+)
 from crabrt.core.verdicts import Prior
 from crabrt.errors import NotResumable
 from crabrt.inspector import CallFact
@@ -148,7 +157,7 @@ class Acting:
             yield from session.gate()
 
     def _compare(self, payload: Payload, failure: Failure | None) -> None:
-        """After a re-run: another result ends the replay; what was recorded later never happened."""
+        """After a re-run: with another result, what was recorded later never happened."""
         sealed, replay = self._sealed, self.session.replay
         if sealed is None or replay is None or sealed.sealed_seq is None:
             return
@@ -160,9 +169,7 @@ class Acting:
 Outcome = Answer | Acting
 
 
-def begin(
-    frame: Frame, spec: Spec, species: Species, named: Mapping[str, Any]
-) -> Steps[Outcome]:
+def begin(frame: Frame, spec: Spec, species: Species, named: Mapping[str, Any]) -> Steps[Outcome]:
     """The first half of a call of `spec` with the arguments `named`, made in `frame`.
 
     Raises:
@@ -219,7 +226,9 @@ def _request(session: Session, call: CallId, asked: Asked, *, recorded: bool) ->
             session.begin_model_call()
         messages = None
         if asked.messages is not None:
-            messages = session.stored(lambda: put_messages(asked.messages or (), session.engine.writer))
+            messages = session.stored(
+                lambda: put_messages(asked.messages or (), session.engine.writer)
+            )
         arguments = session.payload(asked.arguments)
         session.append(Request(call, asked.digest, arguments, messages, asked.model))
 

@@ -39,7 +39,7 @@ Known = Mapping[str, type]
 """Classes that may come back, by tag."""
 
 
-class NotEncodable(Exception):  # noqa: N818  internal signal, becomes the payload's `missing`
+class NotEncodable(Exception):
     """A value, or a part of it, that would not come back as it was. Says which part and why."""
 
 
@@ -107,7 +107,7 @@ class Codecs:
         return _ENCODER.encode(self._plain(value, known, "value", 0))
 
     def encode_readable(self, value: Any) -> bytes:
-        """The bytes of `value` for people and digests: what can't be encoded is a note of its type."""
+        """The bytes of `value` for people and digests; what can't be encoded is a note."""
         return _ENCODER.encode(self._plain(value, None, "value", 0))
 
     def decode(self, data: bytes, known: Known = {}) -> Any:  # noqa: B006  never mutated
@@ -130,7 +130,11 @@ class Codecs:
         if cls is int:
             return value if value in _INT64 else {MARK: ["int", str(value)]}
         if cls is str:
-            return value if _is_utf8(value) else {MARK: ["str", value.encode("utf-8", "surrogatepass")]}
+            return (
+                value
+                if _is_utf8(value)
+                else {MARK: ["str", value.encode("utf-8", "surrogatepass")]}
+            )
         if depth > _DEPTH_MAX:
             if known is None:
                 return {MARK: ["unencodable", "nested too deep"]}
@@ -147,9 +151,7 @@ class Codecs:
 
     def _plain_dict(self, value: dict[Any, Any], known: Known | None, path: str, depth: int) -> Any:
         if all(type(k) is str and _is_utf8(k) for k in value) and MARK not in value:
-            return {
-                k: self._plain(v, known, f"{path}[{k!r}]", depth + 1) for k, v in value.items()
-            }
+            return {k: self._plain(v, known, f"{path}[{k!r}]", depth + 1) for k, v in value.items()}
         pairs = [
             [
                 self._plain(k, known, f"{path} key", depth + 1),
@@ -183,7 +185,7 @@ class Codecs:
         if MARK not in plain:
             return {k: self._value(v, known) for k, v in plain.items()}
         marked = plain[MARK]
-        if type(marked) is not list or len(marked) != 2 or type(marked[0]) is not str:  # noqa: PLR2004  a pair
+        if type(marked) is not list or len(marked) != 2 or type(marked[0]) is not str:
             raise Damaged("a stored value has a malformed mark")
         tag, inner = marked
         try:
@@ -207,7 +209,7 @@ class Codecs:
         return _rebuild(cls, inner)
 
     def seal_exception(self, error: BaseException, known: Known) -> Failure:
-        """`error` as the journal keeps it; state that can't be encoded is left out, with the reason."""
+        """`error` as the journal keeps it; state that can't be encoded is left out and named."""
         codec = self._by_type.get(type(error))
         try:
             state = {"args": error.args, "dict": dict(error.__dict__)}
@@ -217,7 +219,9 @@ class Codecs:
             payload = Payload(missing=str(problem))
         return Failure(codec.tag if codec else type_tag(type(error)), str(error), payload)
 
-    def revive_exception(self, failure: Failure, state: bytes | None, known: Known) -> BaseException:
+    def revive_exception(
+        self, failure: Failure, state: bytes | None, known: Known
+    ) -> BaseException:
         """The exception that `failure` sealed, or `ReplayedError` where its class is not known.
 
         Args:
@@ -230,7 +234,7 @@ class Codecs:
                 inner = self.decode(state, known)
                 codec = self._by_tag.get(failure.tag)
                 if codec is not None:
-                    return typing.cast(BaseException, codec.decode(inner))
+                    return typing.cast("BaseException", codec.decode(inner))
                 cls = known.get(failure.tag) or getattr(builtins, failure.tag, None)
                 if isinstance(cls, type) and issubclass(cls, BaseException):
                     revived = cls.__new__(cls, *inner["args"])
@@ -254,7 +258,9 @@ _BUILTIN: dict[str, Callable[[Any], Any]] = {
 
 def type_tag(cls: type) -> str:
     """The tag of a class that has no codec of its own: module and name, a label and no more."""
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    return (
+        cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    )
 
 
 def known_classes(hints: Iterable[Any]) -> dict[str, type]:
@@ -304,7 +310,9 @@ def _parts(value: Any) -> Any:
         return list(value)
     if hasattr(cls, "model_fields"):
         return value.model_dump(mode="python", round_trip=True)
-    return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if hasattr(value, f.name)}
+    return {
+        f.name: getattr(value, f.name) for f in dataclasses.fields(value) if hasattr(value, f.name)
+    }
 
 
 def _rebuild(cls: Any, inner: Any) -> Any:

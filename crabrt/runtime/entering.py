@@ -119,8 +119,10 @@ def look_up(config: Config, target: Target) -> Recorded:
 
 
 def _ended_well(recorded: Recorded) -> bool:
-    return recorded.ended is not None and recorded.ended.failure is None and (
-        recorded.ended.result.inline is not None or recorded.ended.result.content is not None
+    return (
+        recorded.ended is not None
+        and recorded.ended.failure is None
+        and (recorded.ended.result.inline is not None or recorded.ended.result.content is not None)
     )
 
 
@@ -158,7 +160,9 @@ def result_of(recorded: Recorded, known: Any, codecs: Any) -> Any:
     return codecs.decode(recorded.result, known)
 
 
-def arguments_of(recorded: Recorded, known: Any, codecs: Any, override: dict[str, Any]) -> dict[str, Any]:
+def arguments_of(
+    recorded: Recorded, known: Any, codecs: Any, override: dict[str, Any]
+) -> dict[str, Any]:
     """The arguments a run was called with, `override` on top.
 
     Raises:

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from crabrt.core.entries import CallId, Noted
 from crabrt.errors import Diverged
+from crabrt.runtime.branching import branch
 from crabrt.runtime.payloads import payload_bytes, read_messages
 from crabrt.runtime.replay import Sealed
 from crabrt.runtime.requests import Asked, difference
@@ -18,10 +19,9 @@ from crabrt.runtime.session import Session
 from crabrt.runtime.waits import Steps, Wait
 from crabrt.workspace import RestoreReport, restore
 
-
 _HINT = (
-    "State that a wrapped function keeps elsewhere (globals, caches, the network) is not rebuilt by a"
-    " replay; what varies from run to run belongs in crabrt.now(), crabrt.random() or"
+    "State that a wrapped function keeps elsewhere (globals, caches, the network) is not rebuilt by"
+    " a replay; what varies from run to run belongs in crabrt.now(), crabrt.random() or"
     " crabrt.recorded()."
 )
 
@@ -73,11 +73,14 @@ def diverge(session: Session, call: CallId, asked: Asked, sealed: Sealed) -> Ste
     """The loop makes `call` where `sealed` was recorded: stop, or branch if that is asked for.
 
     Raises:
-        Diverged: unless a branch could be made here.
+        Diverged: unless a branch was asked for and could be made here.
     """
-    if session.engine.config.on_divergence == "branch" and session.brancher is not None:
-        yield from session.brancher(sealed)
-        return
+    if session.engine.config.on_divergence == "branch":
+        future = session.engine.submit(lambda: branch(session, sealed))
+        if not future.done():
+            yield Wait(future)
+        if future.result():
+            return
     raise Diverged(
         _message(call, sealed),
         _diff(session, call, asked, sealed),

@@ -7,7 +7,6 @@ import os
 import sys
 from pathlib import Path
 
-
 from crabrt.core.config import Config
 from crabrt.core.entries import CallId, Labelled, Lineage, Payload, Started
 from crabrt.core.ids import RunId, derived_run_id, new_run_id, valid_name
@@ -50,7 +49,9 @@ def check_name(name: str) -> str:
         UsageError: it may not.
     """
     if not valid_name(name):
-        raise UsageError(f"{name!r} may not name a run", hint="letters, digits, . _ - and no integer")
+        raise UsageError(
+            f"{name!r} may not name a run", hint="letters, digits, . _ - and no integer"
+        )
     return name
 
 
@@ -152,7 +153,7 @@ def _begin(setup: Setup, engine: Engine, run_id: RunId, lineage: Lineage) -> Ses
     except BaseException:
         lease.release()
         raise
-    session = Session(run_id, setup.name, lineage.family, engine, journal, lease)
+    session = Session(run_id, setup.name, lineage.family, engine, journal=journal, lease=lease)
     registry.add(session)
     return session
 

@@ -1,4 +1,4 @@
-"""What a ``check=`` function answers about an external call in doubt, and what a skipped call gives."""
+"""What a ``check=`` function answers about a call in doubt, and what a skipped call gives."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def recorded(function: Callable[[], T], *, name: str | None = None, returns: Any
     if frame is None:
         return function()
     session, known = frame.session, known_classes([returns])
-    called = name or getattr(function, "__name__", "recorded")
+    called = name or str(getattr(function, "__name__", "recorded"))
     scope = frame.scope.here()
     call = scope.identify(called, b"")
     if session.replay is not None:

@@ -91,7 +91,7 @@ class Stop:
 
     @property
     def child(self) -> RunId | None:
-        """What the last tool call's run would be called if it was a child run, and C is before it."""
+        """What the last tool call's run is called, if it was a child run and C is before it."""
         if self.last_tool is None or (
             self.checkpoint is not None and self.last_tool_seq <= self.checkpoint.position
         ):
@@ -112,28 +112,13 @@ def find_stop(records: Iterable[Record]) -> Stop:
 
 
 def _fold(stop: Stop, body: Body, turn: int, seq: int) -> None:
-    if isinstance(body, Request | Intent | Recorded | TurnOpened):
-        stop.ended = None
     if isinstance(body, Started):
         stop.started = body
     elif isinstance(body, Forked):
-        # Entries behind the forked state may be shared too (its own checkpoint is); they don't count.
-        stop.forked, stop.captured, stop.last_tool = body, None, None
-        stop.open_tools.clear()
-        stop.turn, state = body.turn, stop.checkpoint
-        stop.inner = state.inner if state is not None else 0
-        stop.turn_had_tools = stop.inner > 0
+        _fork(stop, body)
     elif isinstance(body, TurnOpened):
+        stop.ended = None
         stop.turn, stop.turn_had_tools, stop.inner = body.turn, False, 0
-    elif isinstance(body, Intent):
-        stop.calls += 1
-        stop.open_tools[body.call] = body
-        stop.last_tool, stop.last_tool_seq = body.call, seq
-    elif isinstance(body, Result):
-        stop.open_tools.pop(body.call, None)
-        stop.turn_had_tools = stop.turn_had_tools or turn == stop.turn
-    elif isinstance(body, Response):
-        stop.calls += 1
     elif isinstance(body, Captured):
         stop.captured = State(body.turn, body.inner, ObjectId(body.root), body.position)
     elif isinstance(body, Checkpoint):
@@ -142,6 +127,31 @@ def _fold(stop: Stop, body: Body, turn: int, seq: int) -> None:
         stop.turn_start = ObjectId(body.root)
     elif isinstance(body, Ended):
         stop.ended = body
+    else:
+        _call(stop, body, turn, seq)
+
+
+def _call(stop: Stop, body: Body, turn: int, seq: int) -> None:
+    if isinstance(body, Request | Intent | Recorded):
+        stop.ended = None
+    if isinstance(body, Intent):
+        stop.calls += 1
+        stop.open_tools[body.call] = body
+        stop.last_tool, stop.last_tool_seq = body.call, seq
+    elif isinstance(body, Result):
+        stop.open_tools.pop(body.call, None)
+        stop.turn_had_tools = stop.turn_had_tools or turn == stop.turn
+    elif isinstance(body, Response):
+        stop.calls += 1
+
+
+def _fork(stop: Stop, body: Forked) -> None:
+    # Entries behind the forked state may be shared (its own checkpoint is); they don't count.
+    stop.forked, stop.captured, stop.last_tool = body, None, None
+    stop.open_tools.clear()
+    stop.turn, state = body.turn, stop.checkpoint
+    stop.inner = state.inner if state is not None else 0
+    stop.turn_had_tools = stop.inner > 0
 
 
 def _checkpoint(stop: Stop, body: Checkpoint) -> None:

@@ -1,4 +1,4 @@
-"""What a resumed loop is told: sealed calls by identity, and the rule for those after the checkpoint.
+"""What a resumed loop is told: sealed calls by identity, and the rule for those behind C.
 
 SEMANTICS "Resume". Let C be the checkpoint the workspace was put to. Calls sealed before C are
 answered. After C: model replies are answered; external calls are answered, never run; every other
@@ -189,8 +189,10 @@ class Replay:
             sealed = self._expected(call)
             if sealed is None:
                 return self._unrecorded(call, digest)
-            if sealed.call != call or sealed.species is not species or (
-                sealed.digest != digest and species is not Species.VALUE
+            if (
+                sealed.call != call
+                or sealed.species is not species
+                or (sealed.digest != digest and species is not Species.VALUE)
             ):
                 return Step(Advice.DIVERGED, sealed)
             self._next[call.scope] = self._next.get(call.scope, 0) + 1
@@ -220,9 +222,9 @@ class Replay:
                     hint="find out whether it happened, then resume from another turn: RUN@T",
                 )
             return Step(Advice.ACT, sealed)
-        if sealed.species is Species.TOOL and not sealed.external:
-            if sealed.void or sealed.sealed_seq > self.position:
-                return Step(Advice.RERUN, sealed)
+        undone = sealed.void or sealed.sealed_seq > self.position
+        if undone and sealed.species is Species.TOOL and not sealed.external:
+            return Step(Advice.RERUN, sealed)
         return Step(Advice.ANSWER, sealed)
 
     def differs(self, sealed: Sealed) -> None:

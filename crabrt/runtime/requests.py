@@ -9,7 +9,9 @@ taken for another because a clock moved.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -83,7 +85,9 @@ def ask(
     rest = {k: v for k, v in named.items() if messages is None or k != messages[0]}
     arguments = codecs.encode_readable(rest)
     encoded = (
-        None if messages is None else tuple(codecs.encode_readable(message) for message in messages[1])
+        None
+        if messages is None
+        else tuple(codecs.encode_readable(message) for message in messages[1])
     )
     if key is not None:
         seen: Any = key
@@ -108,7 +112,11 @@ def ask(
 def _messages(named: Mapping[str, Any]) -> tuple[str, list[Any]] | None:
     for name in _MESSAGE_ARGUMENTS:
         value = named.get(name)
-        if isinstance(value, list) and value and all(_role(message) is not None for message in value):
+        if (
+            isinstance(value, list)
+            and value
+            and all(_role(message) is not None for message in value)
+        ):
             return name, value
     return None
 
@@ -126,12 +134,14 @@ def _visible(message: Any) -> dict[str, Any]:
 
 def difference(before: bytes, after: bytes) -> str:
     """A readable diff of two encoded requests."""
-    import difflib
-    import json
 
     def lines(data: bytes) -> list[str]:
         plain = _PLAIN.decode(data)
-        return json.dumps(plain, indent=2, sort_keys=True, default=repr, ensure_ascii=False).split("\n")
+        return json.dumps(plain, indent=2, sort_keys=True, default=repr, ensure_ascii=False).split(
+            "\n"
+        )
 
-    diff = difflib.unified_diff(lines(before), lines(after), "recorded", "asked now", lineterm="", n=2)
+    diff = difflib.unified_diff(
+        lines(before), lines(after), "recorded", "asked now", lineterm="", n=2
+    )
     return "\n".join(diff)

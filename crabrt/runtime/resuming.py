@@ -18,7 +18,7 @@ from crabrt.core.verdicts import Protection
 from crabrt.errors import CrabError, NotResumable
 from crabrt.journal import Journal, Lease, RunIndex, RunRow, read_journal, run_dir
 from crabrt.runtime import checkpoints, registry, upkeep
-from crabrt.runtime.engine import Engine, Job
+from crabrt.runtime.engine import Job
 from crabrt.runtime.opening import Setup, command_line, open_engine
 from crabrt.runtime.orphans import stop_orphans
 from crabrt.runtime.recovery import State, Stop, find_stop
@@ -45,7 +45,7 @@ def attach(setup: Setup, run_id: RunId, family: str) -> Session:
         raise
     try:
         journal = Journal.open(directory, lease)
-        session = Session(run_id, setup.name, family, engine, journal, lease)
+        session = Session(run_id, setup.name, family, engine, journal=journal, lease=lease)
         _take_up(session, directory)
     except BaseException:
         engine.close()
@@ -69,7 +69,7 @@ def attach_child(setup: Setup, parent: Session, run_id: RunId) -> Session:
         raise
     try:
         journal = Journal.open(directory, lease)
-        session = Session(run_id, setup.name, parent.family, engine, journal, lease)
+        session = Session(run_id, setup.name, parent.family, engine, journal=journal, lease=lease)
         session.parent = parent
         stop = find_stop(read_journal(directory))
         _finish_capture(session, stop)
@@ -142,7 +142,7 @@ def _refuse_unreplayable(session: Session, stop: Stop) -> None:
 
 
 def _can_finish(session: Session, stop: Stop) -> bool:
-    """Whether there is a capture whose process died before it was durable, and all of it is there."""
+    """Whether a capture is all there whose process died before it was durable."""
     if stop.captured is None:
         return False
     base = stop.checkpoint.root if stop.checkpoint is not None else None
@@ -201,7 +201,10 @@ def _checkpoint_here(session: Session, stop: Stop) -> State | None:
 def _place(stop: Stop) -> tuple[int, int]:
     """Which checkpoint the disk is, in a run that stopped there: turn, and point inside it."""
     ended = stop.turn if stop.ended is not None else stop.turn - 1
-    done = stop.checkpoint is not None and (stop.checkpoint.turn, stop.checkpoint.inner) >= (ended, 0)
+    done = stop.checkpoint is not None and (stop.checkpoint.turn, stop.checkpoint.inner) >= (
+        ended,
+        0,
+    )
     if stop.turn == 0 or (not done and not stop.turn_had_tools):
         return max(ended, 0), 0
     return stop.turn, stop.inner + 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from crabrt.core.entries import Labelled, RolledBack
 from crabrt.core.ids import valid_name
@@ -93,7 +93,9 @@ class Run:
             index.refresh()
             return index.turns(self.id)
 
-    def model_call(self, request: Any, ask: Callable[..., Any] | None = None, **options: Any) -> Any:
+    def model_call(
+        self, request: Any, ask: Callable[..., Any] | None = None, **options: Any
+    ) -> Any:
         """A model call without a decorator.
 
         Short form: ``reply = run.model_call(request, ask)``; `ask` is called (with the request, if
@@ -226,14 +228,14 @@ class Call:
                 hint="out = call.value if call.sealed else call.result(do())",
             )
 
-    def __enter__(self) -> Call:
+    def __enter__(self) -> Self:
         drive(self._begin())
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         drive(self._end(error))
 
-    async def __aenter__(self) -> Call:
+    async def __aenter__(self) -> Self:
         await adrive(self._begin())
         return self
 

@@ -17,7 +17,6 @@ import asyncio
 import contextvars
 import threading
 import weakref
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from crabrt.core.entries import CallId
@@ -129,10 +128,9 @@ def watch_tasks() -> None:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return
-    inner = loop.get_task_factory()
-    if isinstance(inner, _TaskFactory):
-        return
-    loop.set_task_factory(_TaskFactory(inner))
+    inner: Any = loop.get_task_factory()
+    if not isinstance(inner, _TaskFactory):
+        loop.set_task_factory(_TaskFactory(inner))
 
 
 class _TaskFactory:
@@ -141,15 +139,12 @@ class _TaskFactory:
     def __init__(self, inner: Any) -> None:
         self._inner = inner
 
-    def __call__(
-        self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **kwargs: Any
-    ) -> asyncio.Future[Any]:
+    def __call__(self, loop: asyncio.AbstractEventLoop, coro: Any, /, **kwargs: Any) -> Any:
         context: contextvars.Context = kwargs.pop("context", None) or contextvars.copy_context()
         frame = context.get(FRAME)
         if frame is not None and frame.inside is None:
             child = Frame(frame.session, frame.scope.spawn())
             context.run(FRAME.set, child)
         if self._inner is not None:
-            made: asyncio.Future[Any] = self._inner(loop, coro, context=context, **kwargs)
-            return made
+            return self._inner(loop, coro, context=context, **kwargs)
         return asyncio.Task(coro, loop=loop, context=context, **kwargs)

@@ -22,7 +22,7 @@ from crabrt.runtime import checkpoints
 from crabrt.runtime.codec import Codecs
 from crabrt.runtime.engine import Engine, Fate, Job
 from crabrt.runtime.payloads import put_payload
-from crabrt.runtime.replay import Replay, Sealed
+from crabrt.runtime.replay import Replay
 from crabrt.runtime.scopes import Scope
 from crabrt.runtime.turns import TurnMachine
 from crabrt.runtime.waits import Steps, Wait
@@ -65,7 +65,6 @@ class Session:
         replay: what is left of the record, or None when the run is live.
         acting: whether the workspace is this run's to change (False while a replay only answers).
         parent: the run that called this one, if it is a child run.
-        brancher: makes a branch where the loop diverges from the record (set by ``opening``).
         root: state of the last capture.
         turn_start: state that the open turn began on; its verdict is the difference to it.
         expected: what the workspace holds when a replay begins, if that is not `root`.
@@ -74,7 +73,14 @@ class Session:
     """
 
     def __init__(
-        self, run_id: RunId, name: str, family: str, engine: Engine, journal: Journal, lease: Lease
+        self,
+        run_id: RunId,
+        name: str,
+        family: str,
+        engine: Engine,
+        *,
+        journal: Journal,
+        lease: Lease,
     ) -> None:
         self.id = run_id
         self.name = name
@@ -95,7 +101,6 @@ class Session:
         self.tracker_stale = False
         self.ended = False
         self.parent: Session | None = None
-        self.brancher: Callable[[Sealed], Steps[None]] | None = None
         self._inner = 0
         self._job: Job | None = None
         self._calls: list[CallFact] = []
@@ -286,9 +291,7 @@ class Session:
                 stacklevel=2,
             )
 
-    def first_time(
-        self, missed: tuple[tuple[bytes, str], ...]
-    ) -> tuple[tuple[bytes, str], ...]:
+    def first_time(self, missed: tuple[tuple[bytes, str], ...]) -> tuple[tuple[bytes, str], ...]:
         """Those of the paths that could not be captured which were not journalled before."""
         new = tuple(item for item in missed if item[0] not in self._announced)
         self._announced.update(path for path, _ in new)

@@ -8,7 +8,7 @@ pieces that were delivered, as that is what the loop saw.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from typing import Any
+from typing import Any, Self
 
 from crabrt.runtime.calls import Acting, Answer
 from crabrt.runtime.scopes import FRAME, Frame
@@ -125,7 +125,7 @@ class StreamProxy:
         """Stop early: what was delivered is sealed."""
         self._crabrt_items.close()
 
-    def __enter__(self) -> StreamProxy:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -135,7 +135,7 @@ class StreamProxy:
         """Stop early: what was delivered is sealed."""
         await self._crabrt_items.aclose()
 
-    async def __aenter__(self) -> StreamProxy:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

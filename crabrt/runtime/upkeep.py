@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from pathlib import Path
 
 from crabrt.errors import Busy, CrabError
-from crabrt.journal import RunIndex
 from crabrt.operations.retention import enforce_cap
 from crabrt.runtime.engine import Engine
 from crabrt.store import Store
@@ -33,19 +31,12 @@ def begin(engine: Engine) -> None:
 
 
 def _watch(engine: Engine) -> None:
-    home = engine.config.home
     while not engine.closed.wait(PERIOD_S):
         try:
-            with Store.open(home) as store, RunIndex.open(home) as index:
-                enforce_cap(
-                    store, index, engine.config.size_cap_bytes, measure=lambda: _pack_bytes(home)
-                )
+            with Store.open(engine.config.home) as store:
+                enforce_cap(store, engine.config.size_cap_bytes)
         except Busy:
             continue  # another process is at it
         except (CrabError, OSError) as error:
             warnings.warn(f"crabrt: the store's size cap could not be kept: {error}", stacklevel=1)
             return
-
-
-def _pack_bytes(home: Path) -> int:
-    return sum(pack.stat().st_size for pack in (home / "packs").glob("*/*.pack"))

@@ -72,6 +72,7 @@ def tool(
     """Make a function a tool of the agent loop: what it does to the world is part of its turn.
 
     Args:
+        function: what to wrap, where the decorator is used bare.
         name: what it is called in the journal (default: the function's name).
         effect: ``auto`` (observed), ``none``, ``files``, ``processes``, or ``external``: something
             outside this machine, which cannot be taken back. An external call waits until
@@ -81,7 +82,10 @@ def tool(
         in_doubt: on resume, for an external call that may or may not have happened: ``check`` (the
             default where `check` is given), ``retry``, ``skip``, ``ask`` (the default), ``fail``.
         volatile: names of arguments that differ from call to call and identify nothing.
-        target, idempotency_key, check, undo: called with the call's arguments, by name.
+        target: names what the call acts on; it and the next three get the call's arguments by name.
+        idempotency_key: gives the key by which two calls are the same effect.
+        check: tells whether a call in doubt happened: `Done(result)`, `NOT_DONE` or `UNKNOWN`.
+        undo: takes the effect back; gets ``result=`` too.
         key: called with the call's arguments; stands for them when a resumed call is compared
             with the recorded one.
         returns: the type of the result, where the annotation doesn't say it.
@@ -126,6 +130,7 @@ def model(
     """Make a function a model call of the agent loop: while it waits, the last turn is captured.
 
     Args:
+        function: what to wrap, where the decorator is used bare.
         name: what it is called in the journal (default: the function's name).
         key: called with the call's arguments; stands for them when a resumed call is compared
             with the recorded one. Default: role, content, tool calls, ids and names of the

@@ -84,7 +84,16 @@ def undisturbed(tmp_path: Path, die, state) -> str:
     return state(other)
 
 
-MOMENTS = ["asked-0", "answered-0", "half-f0", "wrote-f0", "asked-1", "answered-2", "half-f2", "wrote-f0"]
+MOMENTS = [
+    "asked-0",
+    "answered-0",
+    "half-f0",
+    "wrote-f0",
+    "asked-1",
+    "answered-2",
+    "half-f2",
+    "wrote-f0",
+]
 
 
 @pytest.mark.parametrize("moment", sorted(set(MOMENTS)))
@@ -215,7 +224,10 @@ def test_two_resumes_at_once_are_refused_with_the_pid(world: World, killed, home
             errors.append(error)
 
     original = world.called
-    world.called = lambda what: (attempt_in_thread() if what == "asked-1" else None, original(what))[1]
+    world.called = lambda what: (
+        attempt_in_thread() if what == "asked-1" else None,
+        original(what),
+    )[1]
 
     def attempt_in_thread() -> None:
         thread = threading.Thread(target=attempt)
@@ -660,7 +672,9 @@ def test_a_child_run_that_was_killed_goes_on_where_it_was(ws: Path, killed, die,
     assert {run.status for run in store.runs()} == {"done"}
 
 
-def test_what_the_loop_itself_writes_again_is_put_back_and_said(ws: Path, killed, die, store) -> None:
+def test_what_the_loop_itself_writes_again_is_put_back_and_said(
+    ws: Path, killed, die, store
+) -> None:
     def agent(deadly: bool):
         @crabrt.tool
         def append() -> None:
@@ -740,7 +754,9 @@ def test_a_fork_of_the_process_inside_a_tool_leaves_the_run_alone(ws: Path, stor
     assert store.run().status == "done"
 
 
-def test_the_crab_resume_variable_attaches_the_same_call(world: World, killed, monkeypatch, store) -> None:
+def test_the_crab_resume_variable_attaches_the_same_call(
+    world: World, killed, monkeypatch, store
+) -> None:
     world.die_at = "asked-2"
     killed(lambda: world.agent()("t"))
     world.die_at = None
@@ -750,3 +766,76 @@ def test_the_crab_resume_variable_attaches_the_same_call(world: World, killed, m
     assert [r.run for r in store.runs()] == [run]
     assert store.run().status == "done"
     assert len(store.bodies(Intent)) == 4
+
+
+def _prompted(ws: Path, prompt: str, die_at: int | None, die, **options):
+    @crabrt.model
+    def ask(messages: list[dict]) -> str:
+        return messages[-1]["content"]
+
+    @crabrt.tool
+    def write(n: int, text: str) -> None:
+        (ws / f"f{n}").write_text(text)
+        if n == die_at:
+            die()
+
+    @crabrt.agent(workspace=ws, name="prompted", **options)
+    def run() -> None:
+        for n in range(4):
+            write(n, ask([{"role": "user", "content": prompt if n == 2 else "same"}]))
+
+    return run
+
+
+def test_on_divergence_a_branch_goes_on_from_the_turn_before(ws: Path, killed, die, store) -> None:
+    killed(lambda: _prompted(ws, "old", 3, die)())
+    parent = store.run().run
+    entries = len(store.records(parent))
+    _prompted(ws, "new", None, die, on_divergence="branch").resume(parent)
+    assert {p.name: p.read_text() for p in ws.iterdir()} == {
+        "f0": "same", "f1": "same", "f2": "new", "f3": "same",
+    }  # fmt: skip
+    (fork,) = [run for run in store.runs() if run.run != parent]
+    assert (fork.parent, fork.family, fork.status) == (parent, parent, "done")
+    assert [turn.evidence for turn in store.turns(fork.run)[3:]] == [
+        ("files: f2 new",), ("files: f3 new",), (),
+    ][:2]  # fmt: skip
+    resumed = [r for r in store.records(parent)[entries:] if not isinstance(r.body, Resumed)]
+    assert [r.entry.kind for r in resumed] == [], (
+        "the parent's journal says only that it was resumed"
+    )
+
+
+def test_a_branch_that_is_killed_resumes_as_itself(ws: Path, killed, die, store) -> None:
+    killed(lambda: _prompted(ws, "old", 3, die)())
+    parent = store.run().run
+    killed(lambda: _prompted(ws, "new", 3, die, on_divergence="branch").resume(parent))
+    (fork,) = [run.run for run in store.runs() if run.run != parent]
+    _prompted(ws, "new", None, die).resume(fork)
+    assert (ws / "f2").read_text() == "new"
+    assert store.run(fork).status == "done"
+
+
+def test_a_divergence_behind_tools_of_the_same_turn_cannot_branch(ws: Path, killed, die) -> None:
+    def agent(second: str, deadly: bool):
+        @crabrt.tool
+        def act(what: str) -> None:
+            (ws / what).write_text("x")
+
+        @crabrt.tool
+        def last() -> None:
+            if deadly:
+                die()
+
+        @crabrt.agent(workspace=ws, name="midturn", on_divergence="branch")
+        def run() -> None:
+            act("first")
+            act(second)
+            think([])
+            last()
+
+        return run
+
+    killed(lambda: agent("second", deadly=True)())
+    with pytest.raises(crabrt.Diverged):
+        agent("other", deadly=False).resume("last")

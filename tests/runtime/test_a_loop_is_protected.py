@@ -1,4 +1,4 @@
-"""A wrapped loop, end to end in this process: turns, verdicts, and what the journal says of them."""
+"""A wrapped loop, end to end in this process: turns, verdicts, what the journal says of them."""
 
 from __future__ import annotations
 
@@ -173,15 +173,14 @@ def test_declared_external_tools_are_durable_before_and_after_they_act(ws: Path,
 
 
 def test_unknown_words_of_effects_are_refused_with_the_choices() -> None:
-    with pytest.raises(crabrt.UsageError, match="effect='extrenal' is not known.*external"):
+    with pytest.raises(crabrt.UsageError, match=r"effect='extrenal' is not known.*external"):
         crabrt.tool(effect="extrenal")(lambda: None)
 
 
 async def test_async_agents_tools_and_models_work_the_same(ws: Path, store) -> None:
     @crabrt.tool
     async def awrite(path: str, text: str) -> int:
-        await asyncio.sleep(0)
-        return Path(path).write_text(text)
+        return await asyncio.to_thread(Path(path).write_text, text)
 
     @crabrt.model
     async def athink(messages: list[dict]) -> str:
@@ -192,9 +191,7 @@ async def test_async_agents_tools_and_models_work_the_same(ws: Path, store) -> N
     async def run(n: int) -> int:
         for i in range(n):
             await athink([{"role": "user", "content": str(i)}])
-            await asyncio.gather(
-                awrite(str(ws / f"{i}a"), "a"), awrite(str(ws / f"{i}b"), "b")
-            )
+            await asyncio.gather(awrite(str(ws / f"{i}a"), "a"), awrite(str(ws / f"{i}b"), "b"))
         return n
 
     assert await run(3) == 3
@@ -202,7 +199,9 @@ async def test_async_agents_tools_and_models_work_the_same(ws: Path, store) -> N
     assert [len(turn.tools) for turn in store.turns()[1:]] == [2, 2, 2]
 
 
-def test_streaming_replies_flow_through_piece_by_piece_and_are_sealed_whole(ws: Path, store) -> None:
+def test_streaming_replies_flow_through_piece_by_piece_and_are_sealed_whole(
+    ws: Path, store
+) -> None:
     produced, received = [], []
 
     @crabrt.model
@@ -213,8 +212,7 @@ def test_streaming_replies_flow_through_piece_by_piece_and_are_sealed_whole(ws: 
 
     @crabrt.agent(workspace=ws, name="streamer")
     def run() -> str:
-        for word in stream([{"role": "user", "content": "x"}]):
-            received.append((word, len(produced)))
+        received.extend((w, len(produced)) for w in stream([{"role": "user", "content": "x"}]))
         return "".join(word for word, _ in received)
 
     assert run() == "abc"
@@ -225,9 +223,8 @@ def test_streaming_replies_flow_through_piece_by_piece_and_are_sealed_whole(ws: 
 
 def test_a_client_stream_object_keeps_its_own_attributes(ws: Path, store) -> None:
     class ClientStream:
-        headers = {"x": "1"}
-
         def __init__(self) -> None:
+            self.headers = {"x": "1"}
             self._items = iter([1, 2])
 
         def __iter__(self):
@@ -295,7 +292,9 @@ def test_without_a_context_several_live_runs_are_an_error_that_says_what_to_do(
     assert "copy_context" in str(failures[0])
 
 
-def test_an_agent_inside_an_agent_is_a_child_run_and_one_call_to_its_parent(ws: Path, store) -> None:
+def test_an_agent_inside_an_agent_is_a_child_run_and_one_call_to_its_parent(
+    ws: Path, store
+) -> None:
     @crabrt.agent(workspace=ws, name="helper")
     def helper(n: int) -> str:
         for i in range(n):
@@ -377,10 +376,11 @@ async def test_open_run_works_in_async_code_too(ws: Path, store) -> None:
 
 
 def test_a_block_that_forgets_its_result_is_told(ws: Path, home: Path) -> None:
-    with pytest.raises(crabrt.UsageError, match=r"call\.result"):
-        with crabrt.open_run(workspace=ws, name="forgetful") as run:
-            with run.tool_call("sh", {}):
-                pass
+    with crabrt.open_run(workspace=ws, name="forgetful") as run:
+        block = run.tool_call("sh", {})
+        block.__enter__()
+        with pytest.raises(crabrt.UsageError, match=r"call\.result"):
+            block.__exit__(None, None, None)
 
 
 def test_disable_makes_everything_plain(ws: Path, home: Path, monkeypatch) -> None:

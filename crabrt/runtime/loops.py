@@ -1,0 +1,139 @@
+"""A loop that can be a run: opening one for a call of it, and what is sealed when it ends."""
+
+from __future__ import annotations
+
+import os
+import typing
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from crabrt.core.config import Config, resume_request
+from crabrt.core.entries import Failure, Payload
+from crabrt.core.targets import parse_target
+from crabrt.errors import StoreUnavailable
+from crabrt.runtime import registry
+from crabrt.runtime.calls import Acting, Outcome, begin
+from crabrt.runtime.codec import NotEncodable, known_classes
+from crabrt.runtime.entering import Entry, arguments_of, enter, enter_child, look_up, result_of
+from crabrt.runtime.opening import Setup
+from crabrt.runtime.replay import Species
+from crabrt.runtime.requests import Binder
+from crabrt.runtime.scopes import Frame
+from crabrt.runtime.session import CODECS, Session, UnprotectedWarning
+from crabrt.runtime.settings import load_config
+from crabrt.runtime.specs import Effects, Spec
+from crabrt.runtime.waits import Steps
+
+
+class Loop:
+    """A decorated agent function, behind its wrapper.
+
+    Attributes:
+        function: the user's own.
+        name: what its runs are called.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        workspace: str | os.PathLike[str],
+        name: str,
+        *,
+        returns: Any,
+        raises: Any,
+        options: Mapping[str, Any],
+    ) -> None:
+        self.function = function
+        self._workspace = workspace
+        self.name = name
+        self._options = dict(options)
+        self._binder = Binder(function)
+        self._known = known_classes([returns, *_hints(function), *_classes(raises)])
+
+    def config(self) -> Config:
+        """The configuration for a call made now."""
+        return load_config(self._workspace, **self._options)
+
+    def opening(self, config: Config, args: Any, kwargs: Any) -> Entry:
+        """The run for a call from outside of any run."""
+        return enter(self._setup(config, args, kwargs), None, resume_request())
+
+    def reopening(self, run: str, override: dict[str, Any]) -> tuple[Entry, dict[str, Any]]:
+        """The run to take up, and the arguments to call the loop with."""
+        config, target = self.config(), parse_target(run)
+        recorded = look_up(config, target)
+        arguments = arguments_of(recorded, self._known, CODECS, override)
+        return enter(self._setup(config, (), arguments), target, None), arguments
+
+    def _setup(self, config: Config, args: Any, kwargs: Any) -> Setup:
+        data, missing = None, None
+        try:
+            data = CODECS.encode(self._binder.bind(args, kwargs), self._known)
+        except NotEncodable as error:
+            missing = str(error)
+        name = config.name or self.name
+        return Setup(config, Path(self._workspace), name, self.name, data, missing)
+
+    def call_in(self, outer: Frame, args: Any, kwargs: Any) -> Steps[Outcome]:
+        """The first half of a call from inside another run."""
+        spec = Spec(self.name, self._known, effects=Effects())
+        return begin(outer, spec, Species.TOOL, self._binder.bind(args, kwargs))
+
+    def child(self, acting: Acting, args: Any, kwargs: Any) -> Entry:
+        """The child run for such a call."""
+        parent = acting.session
+        return enter_child(self._setup(parent.engine.config, args, kwargs), parent, acting.call)
+
+    def finished(self, entry: Entry) -> Any:
+        """The sealed result of a run that needs no running."""
+        assert entry.recorded is not None
+        return result_of(entry.recorded, self._known, CODECS)
+
+    def ended(self, session: Session, value: Any, error: BaseException | None) -> Steps[None]:
+        """The loop returned `value` or raised `error`."""
+        failure: Failure | None = None
+        payload = Payload()
+        if error is not None:
+            failure = CODECS.seal_exception(error, self._known)
+        else:
+            try:
+                payload = session.payload(CODECS.encode(value, self._known))
+            except NotEncodable as problem:
+                payload = Payload(missing=str(problem))
+        yield from session.end(payload, failure)
+
+
+def open_or_warn(opening: Callable[[], Entry], config: Config) -> Entry | None:
+    """The run; or None, after a warning, where the store cannot be used and the loop must go on.
+
+    Raises:
+        StoreUnavailable: the run is strict.
+    """
+    try:
+        return opening()
+    except StoreUnavailable as error:
+        if config.strict:
+            raise
+        warnings.warn(
+            f"crabrt: this run is not protected: {error}", UnprotectedWarning, stacklevel=5
+        )
+        return None
+
+
+def close(session: Session) -> None:
+    """The run is over in this process."""
+    registry.remove(session)
+    session.close()
+
+
+def _hints(function: Callable[..., Any]) -> list[Any]:
+    try:
+        return list(typing.get_type_hints(function).values())
+    except (NameError, TypeError):  # annotations only a type checker resolves
+        return []
+
+
+def _classes(raises: Any) -> list[Any]:
+    return [raises] if isinstance(raises, type) else list(raises)
