@@ -144,8 +144,9 @@ def _refuse_dear_places(real: bytes) -> None:
 def _make_state_dir(home: Path, name: str) -> Path:
     path = home / "workspaces" / name
     try:
-        os.makedirs(path.parent, mode=0o700, exist_ok=True)
-        path.mkdir(mode=0o700, exist_ok=True)
+        os.makedirs(home.parent, exist_ok=True)
+        for directory in (home, path.parent, path):  # a mode given for parents would not be used
+            directory.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise StoreUnavailable(
             f"cannot make the workspace's state directory: {error.strerror}",
