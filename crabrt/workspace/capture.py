@@ -18,7 +18,7 @@ from crabrt.core.ports import ObjectWriter
 from crabrt.core.trees import Entry, Kind, put_directory
 from crabrt.workspace.changes import Change, compare, join
 from crabrt.workspace.dirfd import DirStack
-from crabrt.workspace.files import FileReader, directory_entry
+from crabrt.workspace.files import FileReader, Reading, directory_entry
 from crabrt.workspace.index import LOCKED, Dir, Doubt, Linked, pack_entries
 from crabrt.workspace.scan import Seen
 from crabrt.workspace.stamps import GONE, STAMP, STAMP_BYTES, stamp
@@ -58,7 +58,6 @@ class Outcome:
         files, size_bytes: how many more there are than before.
         bytes_read: of content.
         torn: a file kept changing.
-        read: the regular files read, by (device, inode).
     """
 
     work: dict[Dir, Work]
@@ -69,7 +68,6 @@ class Outcome:
     size_bytes: int = 0
     bytes_read: int = 0
     torn: bool = False
-    read: dict[tuple[int, int], list[tuple[Dir, bytes]]] = field(default_factory=dict)
 
     def count(self, entry: Entry, sign: int) -> None:
         """Add (or, with -1, take away) an entry in the totals."""
@@ -159,24 +157,29 @@ class Capturer:
             work.own = directory_entry(fd, node.name, status)
             if stamp(status) != seen.stamp:
                 seen.settled = False
-        if seen.read:
-            known_at = dict(zip(node.names, range(0, len(node.stamps), STAMP_BYTES), strict=True))
-            for i in seen.read:
-                name = seen.names[i]
-                at = known_at.get(name)
-                known_stamp = GONE if at is None else node.stamps[at : at + STAMP_BYTES]
-                self._read_name(fd, work, name, known_stamp)
         keep = set(seen.names) if seen.names != node.names else None
         for name, entry in work.before.items():
             if entry.kind == Kind.DIR:
                 gone = name not in seen.dirs
             else:
                 gone = (keep is not None and name not in keep) or name in seen.dirs
-            if gone and work.entries.get(name) is entry:
+            if gone:
                 del work.entries[name]
+        if seen.read:
+            self._read_names(fd, work)
 
-    def _read_name(self, fd: int, work: Work, name: bytes, known_stamp: bytes) -> None:
-        reading = self._reader.read(fd, name, work.before.get(name), known_stamp)
+    def _read_names(self, fd: int, work: Work) -> None:
+        seen, node = work.seen, work.seen.dir
+        at = dict(zip(node.names, range(0, len(node.stamps), STAMP_BYTES), strict=True))
+        for i in seen.read:
+            name = seen.names[i]
+            begin = at.get(name)
+            known_stamp = GONE if begin is None else node.stamps[begin : begin + STAMP_BYTES]
+            reading = self._reader.read(fd, name, work.before.get(name), known_stamp)
+            self._take(work, name, reading)
+
+    def _take(self, work: Work, name: bytes, reading: Reading) -> None:
+        """Note what became of one name."""
         outcome = self._outcome
         outcome.bytes_read += reading.bytes_read
         work.stamps[name] = reading.stamp or GONE
@@ -188,9 +191,6 @@ class Capturer:
             work.seen.skipped[name] = reading.reason
         if reading.entry is not None:
             work.entries[name] = reading.entry
-            if reading.entry.kind == Kind.FILE:
-                _, inode, device, *_ = STAMP.unpack(reading.stamp)
-                outcome.read.setdefault((device, inode), []).append((work.seen.dir, name))
         elif reading.reason is None:
             work.seen.settled = False  # it vanished: list again
 
