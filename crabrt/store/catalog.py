@@ -79,17 +79,22 @@ class Catalog:
         rows = self._rows("SELECT name, indexed_to, sealed FROM packs")
         return {name: PackState(indexed_to, bool(sealed)) for name, indexed_to, sealed in rows}
 
-    def add(self, pack: str, start: int, end: int, items: Iterable[Item], *, sealed: bool) -> bool:
-        """Add the records of a pack from `start` to `end`; False leaves the catalog as it was.
+    def add(
+        self, pack: str, start: int, end: int, items: Iterable[Item], *, sealed: bool
+    ) -> bool | None:
+        """Add the records of a pack from `start` to `end`; what is known already is skipped.
 
-        It refuses where records before `start` are unknown to it: the caller then adds from
-        further back. What it already knows is skipped.
+        Returns:
+            True when they are in; False when records before `start` are unknown, so that the caller
+            has to add from further back; None when SQLite could not, which later additions heal.
         """
         with self._lock:
             self._follow()
-            return self._guarded(lambda: self._add(pack, start, end, items, sealed=sealed), False)
+            return self._guarded(lambda: self._add(pack, start, end, items, sealed=sealed), None)
 
-    def _add(self, pack: str, start: int, end: int, items: Iterable[Item], *, sealed: bool) -> bool:
+    def _add(
+        self, pack: str, start: int, end: int, items: Iterable[Item], *, sealed: bool
+    ) -> bool | None:
         with self._transaction() as db:
             row = db.execute(
                 "SELECT number, indexed_to, sealed FROM packs WHERE name = ?", (pack,)

@@ -72,6 +72,25 @@ def remove_list(home: Path, number: int) -> None:
     layout.sync_directory(directory)
 
 
+def sweep(home: Path, before_s: float) -> None:
+    """Remove answers to lists that are gone, and temporary files older than `before_s` (epoch).
+
+    Raises:
+        OSError: a directory cannot be read or written.
+    """
+    there = {str(number) for number in lists(home)}
+    for name in os.listdir(home / layout.GC):
+        number, found, _ = name.partition(".seen-")
+        if found and number.lstrip(".") not in there:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(home / layout.GC / name)
+    directories = [home / layout.GC, home / layout.WRITERS, *(home / layout.PACKS).iterdir()]
+    for path in (path for directory in directories for path in directory.glob("*.tmp")):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < before_s:
+                path.unlink()
+
+
 def answer(home: Path, number: int, writer: str, keep: frozenset[str]) -> None:
     """Say for `writer` that it knows list `number`, and which packs on it must stay.
 

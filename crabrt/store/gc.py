@@ -28,6 +28,9 @@ from crabrt.store.store import Store
 SPARSE = 0.5
 """A pack with a larger dead share than this is rewritten."""
 
+_LEFTOVER_S = 3600.0
+"""A temporary file this old belongs to nobody alive: they exist for milliseconds."""
+
 _marked = failpoints.declare("gc.marked", "nothing is changed; the first mark is done")
 _rewritten = failpoints.declare(
     "gc.rewritten", "what lives in sparse packs is durable a second time, in a new pack"
@@ -141,6 +144,7 @@ class _Collection:
             self.store.index.refresh()
         else:
             adopt_orphans(self.store.index)
+            condemned.sweep(self.home, time.time() - _LEFTOVER_S)
         answered = [n for n in condemned.lists(self.home) if not self._waiting_for(n)]
         live = self._mark()
         if not dry_run:

@@ -58,8 +58,8 @@ class Index:
             ]
         return found + tails
 
-    def refresh(self) -> None:
-        """Learn of every record that others wrote since.
+    def refresh(self, *, tails: bool = True) -> None:
+        """Learn of every record that others wrote since; without `tails`, of sealed packs only.
 
         Raises:
             StoreUnavailable: the packs cannot be listed or read.
@@ -71,7 +71,7 @@ class Index:
             for name in sorted(there):
                 state = known.get(name, PackState(0, sealed=False))
                 if not state.sealed:
-                    self._learn(name, state)
+                    self._learn(name, state, tails=tails)
             self.catalog.forget(known.keys() - there)
             for name in self._tails.keys() - there:
                 del self._tails[name]
@@ -92,7 +92,7 @@ class Index:
             self.refresh()
             return True
 
-    def _learn(self, name: str, state: PackState) -> None:
+    def _learn(self, name: str, state: PackState, *, tails: bool) -> None:
         path = layout.pack_path(self.home, name)
         try:
             file = self.file(name)
@@ -101,7 +101,8 @@ class Index:
             try:
                 footer = packs.read_footer(file.fd)
             except NoFooter:
-                self._follow_tail(name, file, state)
+                if tails:
+                    self._follow_tail(name, file, state)
                 return
             items = [item for item in footer.items(name) if item.at.offset >= state.indexed_to]
             # A footer is written after its records are durable, so they may have rows.

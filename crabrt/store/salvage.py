@@ -53,7 +53,7 @@ def adopt_orphans(index: Index) -> list[str]:
     if guard is None:
         return []
     try:
-        index.refresh()
+        index.refresh(tails=False)
         known = index.catalog.packs()
         unsealed = [
             n for n in layout.list_packs(index.home) if n not in known or not known[n].sealed
@@ -61,7 +61,7 @@ def adopt_orphans(index: Index) -> list[str]:
         adopted = [name for name in unsealed if _adopt(index, name)]
         _remove_dead_locks(directory)
         if adopted:
-            index.refresh()
+            index.refresh(tails=False)
     except OSError as error:
         raise unavailable(error, index.home, "sealing the packs of a dead writer") from error
     finally:

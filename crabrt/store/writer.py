@@ -29,7 +29,8 @@ PACK_RECORDS = 65_536
 """So is one with as many records, which bounds every footer and what is kept in memory."""
 _UNSYNCED_PACKS = 2
 """As many full packs may wait for a sync; then `put` syncs the oldest itself."""
-_PUSH_ROWS = 4_096
+_PUSH_ROWS = 256
+"""A `sync` that finds as many rows waiting moves them to the catalog, for others to find."""
 
 _registered = failpoints.declare(
     "writer.registered", "a writer's lock is held, it has written nothing"
@@ -293,7 +294,8 @@ class StoreWriter:
         """Move a pack's durable rows from memory to the catalog."""
         items = pack.take_durable()
         end = min(pack.durable_to, pack.end)
-        if not self._catalog.add(pack.name, pack.catalogued_to, end, items, sealed=pack.sealed):
+        added = self._catalog.add(pack.name, pack.catalogued_to, end, items, sealed=pack.sealed)
+        if added is False:
             known = [item for item in pack.items() if item.at.offset < end]
             self._catalog.add(pack.name, 0, end, known, sealed=pack.sealed)
         pack.catalogued_to = end

@@ -166,6 +166,17 @@ def test_an_unreadable_list_condemns_nothing(home, store, noise, pack_files):
     assert not (home / "gc" / "5.condemned").exists()
 
 
+def test_what_killed_processes_left_is_swept(home, store, noise):
+    (home / "gc" / "5.seen-aa").write_bytes(b"[]")
+    old, young = home / "gc" / ".old.tmp", home / "writers" / ".young.tmp"
+    for path in (old, young):
+        path.write_bytes(b"")
+    os.utime(old, (0, 0))
+    collect(store, refs())
+    assert [path.name for path in (home / "gc").iterdir()] == ["lock"]
+    assert young.exists()
+
+
 def test_packs_of_an_active_writer_are_left_alone(store, noise, pack_files):
     with store.writer(pack_bytes=3000) as writer, writer.commit():
         ids = [writer.put(noise(i, 500)) for i in range(30)]
