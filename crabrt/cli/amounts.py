@@ -36,7 +36,7 @@ def duration(ms: float | None) -> str:
     if ms is None:
         return ""
     if ms < 1000:
-        return f"{ms:.0f} ms" if ms >= 1 or ms == 0 else f"{ms:.1f} ms"
+        return f"{ms:.0f} ms" if ms >= 1 or ms == 0 else "<1 ms"
     seconds = ms / 1000
     if seconds < 60:
         return f"{seconds:.1f} s"

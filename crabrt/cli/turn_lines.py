@@ -8,7 +8,7 @@ from typing import Any
 from crabrt.cli import amounts
 from crabrt.cli.safe_text import path_fields, safe_text
 from crabrt.cli.table import Cell, Column
-from crabrt.core.verdicts import Protection
+from crabrt.core.verdicts import Consistency, Protection
 from crabrt.journal.views import RunView, TurnView
 
 COLUMNS = (
@@ -137,7 +137,7 @@ def checkpoint_cell(turn: TurnView) -> Cell:
     """Shape and word of how safe the turn is."""
     word = "thinned" if turn.thinned_ns else str(turn.protection)
     shape, colour = _CHECKPOINTS.get(word, ("?", "dim"))
-    suffix = "" if str(turn.consistency) == "exact" else f" ({turn.consistency})"
+    suffix = " (torn)" if turn.consistency is Consistency.TORN else ""
     return Cell(f"{shape} {word}{suffix}", (colour,))
 
 

@@ -26,11 +26,13 @@ class Outcome:
         data: the envelope's ``data``: JSON types only.
         text: writes the same for people.
         exit: the exit code; `Exit.INCOMPLETE` when something was skipped.
+        told: everything was printed already, as it happened.
     """
 
     data: Any
     text: Callable[[Screen], None]
     exit: int = Exit.DONE
+    told: bool = False
 
 
 class VerbCommand(click.Command):
@@ -93,7 +95,9 @@ def _common() -> list[click.Parameter]:
 def _deliver(app: App, outcome: Outcome) -> int:
     """Print the outcome. What was done is done: a reader who left does not change the code."""
     try:
-        if app.json:
+        if outcome.told:
+            pass
+        elif app.json:
             app.out.line(envelope(app.command, outcome.data))
         else:
             outcome.text(app.out)

@@ -1,4 +1,5 @@
 import importlib.util
+import io
 import json
 import os
 import subprocess
@@ -6,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from crabrt.cli.program import execute
 
 
 def load_builder():
@@ -34,10 +37,10 @@ def workspace(tmp_path):
 class Done:
     """One command line that ran: exit code, output, and the envelope if there is one."""
 
-    def __init__(self, process):
-        self.code = process.returncode
-        self.out = process.stdout
-        self.err = process.stderr
+    def __init__(self, code, out, err, *, binary):
+        self.code = code
+        self.out = out if binary else out.decode()
+        self.err = err if binary else err.decode()
 
     @property
     def envelope(self):
@@ -57,23 +60,46 @@ class Done:
 
 
 @pytest.fixture
-def crab(home, workspace, tmp_path):
-    """Run ``crab`` as a process of its own, as a user would, in the workspace."""
-    workspace.mkdir(exist_ok=True)
+def crab(home, workspace, tmp_path, monkeypatch):
+    """Run a command line in the workspace: here, or with ``process=True`` in a process of its own.
 
-    def run(*words, cwd=None, env=None, stdin=subprocess.DEVNULL, binary=False):
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("CRAB_")}
-        environment |= {"CRAB_HOME": str(home), "XDG_CONFIG_HOME": str(tmp_path / "config")}
-        return Done(
-            subprocess.run(
-                [sys.executable, "-m", "crabrt", *map(str, words)],
-                cwd=cwd or workspace,
-                env=environment | (env or {}),
-                stdin=stdin,
-                capture_output=True,
-                text=not binary,
-                check=False,
-            )
-        )
+    Only a process of its own meets this one's locks, and can become another program.
+    """
+    workspace.mkdir(exist_ok=True)
+    for name in [name for name in os.environ if name.startswith("CRAB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CRAB_HOME", str(home))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+    def run(*words, cwd=None, env=None, process=False, binary=False, stdin=subprocess.DEVNULL):
+        argv = [str(word) for word in words]
+        with monkeypatch.context() as patch:
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            if process:
+                done = subprocess.run(
+                    [sys.executable, "-m", "crabrt", *argv],
+                    cwd=cwd or workspace,
+                    stdin=stdin,
+                    capture_output=True,
+                    check=False,
+                )
+                return Done(done.returncode, done.stdout, done.stderr, binary=binary)
+            patch.chdir(cwd or workspace)
+            return here(patch, argv, binary=binary)
+
+    def here(patch, argv, *, binary):
+        with (
+            open(tmp_path / "out", "w+b") as out,
+            open(tmp_path / "err", "w+b") as err,
+            open(os.devnull) as nothing,
+        ):
+            patch.setattr(sys, "stdin", nothing)
+            patch.setattr(sys, "stdout", io.TextIOWrapper(out, "utf-8", write_through=True))
+            patch.setattr(sys, "stderr", io.TextIOWrapper(err, "utf-8", write_through=True))
+            code = execute(argv)
+            out.seek(0)
+            err.seek(0)
+            return Done(code, out.read(), err.read(), binary=binary)
 
     return run

@@ -179,7 +179,10 @@ def _perform(scene: _Scene) -> str:
         states[whole_turn],
         oracle.digest(beside),
     )
-    scene.show(scene.crab("resume", "last", "--yes"))
+    resumed = scene.crab("resume", "last", "--yes").splitlines()
+    scene.show("\n".join(line for line in resumed if not line.startswith("turn ")))
+    replayed = sum(line.startswith("turn ") for line in resumed)
+    scene.say(f"  The loop ran from its beginning, {replayed} turns; what was sealed was answered.")
     final = oracle.digest(scene.workspace)
     scene.prove(
         "the resumed run ended where an uninterrupted one does (but for times)",

@@ -51,7 +51,7 @@ def command(
     """
     row = app.index.find(run.run)
     if follow:
-        return Outcome(None, lambda _: None, _follow(app, row, limit))
+        return Outcome(None, lambda _: None, _follow(app, row, limit), told=True)
     first = None if limit is None else max(0, row.turns + 1 - limit)
     turns = app.index.turns(row.run, first)
     timed = list(with_durations(row.view, turns))
