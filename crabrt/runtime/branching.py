@@ -37,7 +37,7 @@ def branch(session: Session, sealed: Sealed) -> bool:
         workspace_path=session.engine.workspace.path,
         workspace_id=session.engine.workspace.id,
         lineage=Lineage(session.family, parent=parent, seq=cut, chain=chain),
-        turn=state.turn,
+        turn=max(state.turn, session.machine.turn),
     )
     directory = run_dir(home, run)
     fork_journal(run_dir(home, RunId(parent)), directory, upto=cut, forked=forked)

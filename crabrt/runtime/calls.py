@@ -1,7 +1,7 @@
 """The life of one call: asked, answered or acted, sealed. The same steps for sync and async.
 
 A call either finds its answer in the journal (`Answer`) or acts: its request or intent is
-journalled, the gate passed, the function run by the caller, and the outcome sealed with `Acting.finish`.
+journalled, the gate passed, the function run by the caller, the outcome sealed (`Acting.finish`).
 """
 
 from __future__ import annotations
