@@ -19,6 +19,7 @@ def tree(tmp_path):
     (top / "sub" / "empty").mkdir(parents=True)
     (top / "a").write_bytes(b"alpha")
     (top / "sub" / "b").write_bytes(b"beta")
+    os.setxattr(top / "sub" / "b", "user.kept", b"1")
     os.link(top / "a", top / "sub" / "a-too")
     (top / "link").symlink_to("a")
     os.mkfifo(top / "pipe")
@@ -80,6 +81,7 @@ CHANGES = {
         t / "link", lambda: _replace_link(t), follow_symlinks=False
     ),
     "a user xattr": lambda t: os.setxattr(t / "a", "user.x", b"1"),
+    "another value of an xattr": lambda t: os.setxattr(t / "sub/b", "user.kept", b"2"),
     "an xattr of a directory": lambda t: os.setxattr(t / "sub", "user.x", b"1"),
     "an ACL": lambda t: os.setxattr(t / "a", "system.posix_acl_access", _acl(4)),
     "a default ACL": lambda t: os.setxattr(t / "sub", "system.posix_acl_default", _acl(4)),
@@ -118,6 +120,7 @@ def test_it_sees_an_owner(name, tree):
 def _same_bytes_at_another_inode(top):
     info = (top / "sub/b").stat()
     (top / "sub/new").write_bytes(b"beta")
+    os.setxattr(top / "sub/new", "user.kept", b"1")
     (top / "sub/new").replace(top / "sub/b")
     os.utime(top / "sub/b", ns=(1, info.st_mtime_ns))
     assert (top / "sub/b").stat().st_ino != info.st_ino

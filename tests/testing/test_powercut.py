@@ -84,10 +84,12 @@ def test_names_go_only_where_asked_and_only_without_a_directory_sync(home, tmp_p
     assert {frozenset(files) for _, files in _drawn(power, tmp_path)} == {
         frozenset({"old", "kept", "new"})
     }
-    assert {frozenset(files) for _, files in _drawn(power, tmp_path, lose_names=True)} == {
+    drawn = list(_drawn(power, tmp_path, lose_names=True))
+    assert {frozenset(files) for _, files in drawn} == {
         frozenset({"old", "kept", "new"}),
         frozenset({"old", "kept"}),
     }
+    assert {cut.lost for cut, _ in drawn} == {(), ("new: the name",)}
 
 
 def test_a_rename_without_a_directory_sync_may_not_have_happened(home, tmp_path):
