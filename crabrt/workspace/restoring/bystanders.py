@@ -94,12 +94,9 @@ def own_code(paths: Iterable[bytes], workspace: bytes) -> tuple[bytes, ...]:
     """Which of `paths` belong to the running program: its script, modules, or environment."""
     prefix = workspace.rstrip(b"/") + b"/"
     modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    single: set[bytes] = set()
-    for name in (*sys.argv[:1], *(m for m in modules if isinstance(m, str))):
-        absolute = os.path.abspath(os.fsencode(name))
-        if absolute.startswith(prefix) or os.path.realpath(absolute).startswith(prefix):
-            single.add(os.path.realpath(absolute)[len(prefix) :])
-            single.add(absolute[len(prefix) :])
+    script = os.path.realpath(os.fsencode(sys.argv[0])) if sys.argv else b""
+    running = (script, *(os.path.abspath(os.fsencode(m)) for m in modules if isinstance(m, str)))
+    single = {name[len(prefix) :] for name in running if name.startswith(prefix)}
     environment = os.path.realpath(os.fsencode(sys.prefix))
     below = environment[len(prefix) :] + b"/" if environment.startswith(prefix) else None
     return tuple(
