@@ -152,7 +152,7 @@ class FileReader:
         except PermissionError:
             return _locked(name, status, known, known_stamp)
         try:
-            held = self._mappings.held(fd)
+            held = self._mappings.held(fd, status.st_size)
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.ESTALE, "replaced while it was read")

@@ -10,6 +10,8 @@ moves the times, and `stamps.settled` compares them with a tick taken before all
    mapping counts as that (fcntl(2), ``F_SETLEASE``). Taken and given back at once, it says in a
    microsecond that there is no mapping, for processes of every user and PID namespace.
 2. Where a lease is refused, ``/proc/*/maps`` of all processes tells mappings from plain writers.
+   That takes longer than reading a small file again, so small ones are volatile while anybody has
+   them open for writing.
 """
 
 from __future__ import annotations
@@ -28,6 +30,10 @@ _SHARED_WRITABLE = re.compile(
 
 _LEASES_TELL = frozenset({"ext2/3/4", "xfs", "btrfs", "tmpfs", "f2fs"})
 """Not overlay: a mapping there is of a file in the layer below, which the lease does not see."""
+
+
+SMALL_BYTES = 1 << 20
+"""Reading so much takes less time than looking at all processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +76,14 @@ class Mappings:
         self._leases = file_system(fd) in _LEASES_TELL
         self._listing: _Listing | None = None
 
-    def held(self, fd: int) -> Held:
+    def held(self, fd: int, size_bytes: int) -> Held:
         """Look at the file open for reading at `fd`; to be called before it is read."""
         tick = tick_ns()
         written = _open_for_writing(fd) if self._leases else None
         if written is False:
             return Held(volatile=False, tick_ns=tick)
+        if written and size_bytes <= SMALL_BYTES:
+            return Held(volatile=True, tick_ns=tick)
         if self._listing is None:
             self._listing = _list()
         listing = self._listing

@@ -74,7 +74,8 @@ class Tracked:
         for _ in range(1000):
             wait_for_tick()
             snapshot = self.capture()
-            if set(self.tracker._top.doubts.values()) == {"volatile"}:
+            top = self.tracker._top
+            if top.settled and set(top.doubts.values()) == {"volatile"}:
                 return snapshot
         pytest.fail("it never settles")
 

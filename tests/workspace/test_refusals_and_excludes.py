@@ -221,7 +221,7 @@ def test_a_mapping_in_a_process_that_may_not_be_looked_at(nobodys, tracked):
     file = nobodys / "work" / "file"
     file.parent.mkdir()
     os.chown(file.parent, NOBODY, NOBODY)
-    file.write_bytes(b"0" * 4096)
+    file.write_bytes(b"0" * (2 << 20))
     os.chown(file, NOBODY, NOBODY)
     with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 0) as memory:
         memory[0] = 49
