@@ -1,7 +1,7 @@
 """Named immutable byte strings (`core.ports.BlobStore`): in a directory, and in memory.
 
-An object store (S3, GCS, Azure) lies behind the same port. Packs that are being appended to do not: a blob
-is whole from the moment it has its name.
+An object store (S3, GCS, Azure) lies behind the same port. Packs that are being appended to do not:
+a blob is whole from the moment it has its name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def check_name(name: str) -> None:
     """Refuse what could lead elsewhere, or is a temporary name.
 
     Raises:
-        UsageError: it is not a relative name of ``[A-Za-z0-9._/-]+`` without parts that begin with a dot.
+        UsageError: it is not a relative name of ``[A-Za-z0-9._/-]+``, or a part of it begins
+            with a dot.
     """
     if not _NAME.fullmatch(name) or any(part.startswith(".") for part in name.split("/")):
         raise UsageError(f"{name!r} is not the name of a blob")

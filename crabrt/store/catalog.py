@@ -1,11 +1,11 @@
 """``chunks.sqlite``: where every durable object is. A cache of the packs' own indexes.
 
 It may be deleted, damaged or locked at any time, also while others use it: that costs time and
-duplicates, never an answer. So no method raises for trouble with SQLite. A damaged file is replaced by an
-empty one, one that cannot be written by one in memory, and the caller fills it from the packs.
+duplicates, never an answer. So no method raises for trouble with SQLite. A damaged file is replaced
+by an empty one, one that cannot be written by one in memory, and the caller refills it.
 
-For every pack the catalog says up to which offset it knows the records (`indexed_to`). Rows are added only
-where that has no gap. Rows stand for records that are durable.
+For every pack the catalog says up to which offset it knows the records (`indexed_to`). Rows are
+added only where that has no gap. Rows stand for records that are durable.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ CREATE TABLE IF NOT EXISTS objects (
     raw INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (id, pack)) WITHOUT ROWID;
 """
 _LOCATE = (
-    "SELECT p.name, o.offset, o.stored, o.raw, o.kind FROM objects o JOIN packs p ON p.number = o.pack"
-    " WHERE o.id = ?"
+    "SELECT p.name, o.offset, o.stored, o.raw, o.kind FROM objects o"
+    " JOIN packs p ON p.number = o.pack WHERE o.id = ?"
 )
 _ITEMS_OF = (
     "SELECT o.id, p.name, o.offset, o.stored, o.raw, o.kind FROM packs p"

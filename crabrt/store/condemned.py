@@ -6,8 +6,8 @@
     gc/<n>.seen-<writer>       that writer knows list n: it refers to none of its packs, but for
                                those it names here, which must stay
 
-Both are JSON, written whole or not at all. A list that cannot be read condemns nothing: gc removes only
-what it can read in a list.
+Both are JSON, written whole or not at all. A list that cannot be read condemns nothing: gc removes
+only what it can read in a list.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The bytes of files and of long payloads: cut into pieces, stored, and put together again.
 
-The rule, which is part of the format. Up to 256 KiB: one piece. Longer: the bytes are seen as blocks of
-1 MiB from the start; each whole block of zeros is the zero piece; every run of other blocks is
-cut by FastCDC (Xia et al., 2016; the 2020 variant) on its own. So the cut depends neither on
-how a caller read the bytes nor on which of their zeros are holes.
+The rule, which is part of the format. Up to 256 KiB: one piece. Longer: the bytes are seen as
+blocks of 1 MiB from the start; each whole block of zeros is the zero piece; every run of other
+blocks is cut by FastCDC (Xia et al., 2016; the 2020 variant) on its own. So the cut depends neither
+on how a caller read the bytes nor on which of their zeros are holes.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ def put_stream(segments: Iterable[Segment], writer: ObjectWriter) -> Content:
     """Store a long string of bytes that comes in segments; where it is.
 
     Args:
-        segments: bytes-like of any length, or a count of zero blocks (legal where what came before is
-            a whole number of blocks), so that holes need not be read. Segments of whole blocks
-            are fastest. A segment is not used after the next one was asked for.
+        segments: bytes-like of any length, or a count of zero blocks (legal where what came
+            before is a whole number of blocks), so that holes need not be read. Segments of whole
+            blocks are fastest. A segment is not used after the next one was asked for.
         writer: where the pieces go.
 
     Memory: about 10 MiB, whatever the length.

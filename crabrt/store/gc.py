@@ -1,7 +1,10 @@
-"""Reclaiming what nothing refers to, beside running writers: mark, condemn, wait, mark again, remove.
+"""Reclaiming what nothing refers to, beside running writers.
 
-Why it is safe is argued in ``docs/internals/store.md``; the writer's half is in `references`. Nothing waits
-here: a list that some active writer has not answered stays, and the next `collect` goes on with it.
+Mark, condemn what nothing reaches, wait for the writers' answers, mark again, remove.
+
+Why it is safe is argued in ``docs/internals/store.md``; the writer's half is in `references`.
+Nothing blocks here: a list that some active writer has not answered stays, and the next `collect`
+goes on with it.
 """
 
 from __future__ import annotations
@@ -283,7 +286,7 @@ class _Collection:
         return frozenset().union(*(claim for claim in claims if claim is not None))
 
     def _only_homes(self, live: set[ObjectId]) -> set[str]:
-        """The listed packs that hold something alive of which no durable copy lies in a pack that stays."""
+        """The listed packs that must stay: something alive in them is durable nowhere else."""
         listed = self._listed()
         homes: dict[ObjectId, list[str]] = {}
         kept: set[str] = set()

@@ -1,7 +1,8 @@
 """Finding an object: catalog first; on a miss, what the packs themselves say.
 
 What the catalog cannot hold yet is kept in memory: the records of packs that live writers have
-open. Those are readable but perhaps not durable, so they are never a reason not to store something again.
+open. Those are readable but perhaps not durable, so they are never a reason not to store something
+again.
 """
 
 from __future__ import annotations

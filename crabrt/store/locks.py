@@ -1,9 +1,9 @@
 """Which writers live: files in ``writers/`` under an fcntl record lock.
 
 The kernel drops the lock when its process dies, however it dies, and a forked child does not hold
-it (a flock would stay with the child). fcntl locks have one trap: closing *any* descriptor of the file
-drops the process's lock on it. So a process never opens a lock file that it holds itself: `_HELD`
-knows them.
+it (a flock would stay with the child). fcntl locks have one trap: closing *any* descriptor of the
+file drops the process's lock on it. So a process never opens a lock file that it holds itself:
+`_HELD` knows them.
 """
 
 from __future__ import annotations

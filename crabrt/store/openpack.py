@@ -1,10 +1,10 @@
 """A pack while it is written: appends, hand-over to the kernel, sync, seal.
 
-Not thread-safe: its writer's lock guards it, but for `sync`, which touches nothing except the file and
-may run beside appends.
+Not thread-safe: its writer's lock guards it, but for `sync`, which touches nothing except the file
+and may run beside appends.
 
-States of a record: *buffered* (at or beyond `written_to`: lost with the process), *written* (below it:
-survives SIGKILL), *durable* (below the offset the last successful `sync` was told).
+States of a record: *buffered* (at or beyond `written_to`: lost with the process), *written* (below
+it: survives SIGKILL), *durable* (below the offset the last successful `sync` was told).
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@
     entry   = id 32, offset u32, raw length u32, stored length u32, kind u8, zero 3       (48 bytes)
     trailer = number of entries u32, zero u32, xxh3-64 of entries and of these 8, magic "CRABSEAL"
 
-A pack's name is its writer's id (12 bytes) and that writer's count of packs (4 bytes), so that whose
-pack it is can be told even where the header was never written. Entries are in record order, and
-records lie without gaps: a footer that says otherwise is damage.
+A pack's name is its writer's id (12 bytes) and that writer's count of packs (4 bytes), so that
+whose pack it is can be told even where the header was never written. Entries are in record order,
+and records lie without gaps: a footer that says otherwise is damage.
 """
 
 from __future__ import annotations

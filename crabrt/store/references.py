@@ -1,9 +1,10 @@
 """What a writer relies on before a journal says so: its half of the gc protocol.
 
 The whole protocol, and why it is safe, is in ``docs/internals/store.md``. In short: gc removes a
-pack only after every writer that is *active* has answered the list that condemns it. A writer is active
-from its first `put` to the end of the commit that the `put` belongs to. It publishes that before it reads the
-lists, gc publishes a list before it reads who is active: one of the two sees the other.
+pack only after every writer that is *active* has answered the list that condemns it. A writer is
+active from its first `put` to the end of the commit that the `put` belongs to. It publishes that
+before it reads the lists, gc publishes a list before it reads who is active: one of the two sees
+the other.
 """
 
 from __future__ import annotations

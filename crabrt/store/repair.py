@@ -1,4 +1,6 @@
-"""Make a damaged store usable again: rebuild what is derived, set aside what is broken, delete nothing.
+"""Make a damaged store usable again: rebuild what is derived, set aside what is broken.
+
+Nothing is deleted: a damaged pack stays under ``damaged/`` for who knows better.
 
 Safe beside running writers: packs that they have open are left alone.
 """

@@ -1,7 +1,7 @@
 """Packs whose writer died, and packs that are damaged: keep every record that is right.
 
-A tear is where a writer died or power failed: nothing durable is behind it. It is cut. Where intact records
-lie behind a broken one, they are copied to a new pack before the old one goes.
+A tear is where a writer died or power failed: nothing durable is behind it. It is cut. Where intact
+records lie behind a broken one, they are copied to a new pack before the old one goes.
 """
 
 from __future__ import annotations

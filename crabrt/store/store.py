@@ -1,4 +1,4 @@
-"""The store: one directory of content-addressed objects, for reading; `Store.writer` for writing."""
+"""The store: one directory of content-addressed objects, for reading; `Store.writer` writes."""
 
 from __future__ import annotations
 

@@ -45,17 +45,17 @@ class StoreWriter:
     """An `ObjectWriter`: appends to a pack of its own. Thread-safe.
 
     Concurrency: `_lock` guards all state and every append; hashing and compressing happen outside
-    of it, so threads overlap there. `_sync_lock` (taken first) lets one thread at a time sync; puts go on
-    while fdatasync runs, as nothing but the file is touched then. Several writers, in one or in many
-    processes, never write to the same file.
+    of it, so threads overlap there. `_sync_lock` (taken first) lets one thread at a time sync; puts
+    go on while fdatasync runs, as nothing but the file is touched then. Several writers, in one or
+    in many processes, never write to the same file.
 
     Errors surface where they happen. After one, the pack is given up at its last good point and
     what is lost with it will be stored again when it is put again. If a `put` that had succeeded
     is among the lost, the next `flush` or `sync` of each thread says so, once.
 
     References: from a `put` until the entry that refers to the object is in a journal, gc must know
-    that the object is needed. Wrap that span in `commit`; without it, everything this writer ever put
-    or found counts as needed until it closes.
+    that the object is needed. Wrap that span in `commit`; without it, everything this writer ever
+    put or found counts as needed until it closes.
     """
 
     def __init__(self, store: Store, pack_bytes: int = PACK_BYTES) -> None:

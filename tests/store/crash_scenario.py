@@ -1,7 +1,7 @@
 """A life of a store, told line by line: what a child does before it is killed at some failpoint.
 
-It prints ``keep SEED`` once the object made from SEED must survive SIGKILL, so that whoever reads the
-output knows what to look for.
+It prints ``keep SEED`` once the object made from SEED must survive SIGKILL, so that whoever reads
+the output knows what to look for.
 """
 
 import os
@@ -18,13 +18,17 @@ from crabrt.store.gc import collect
 from crabrt.store.repair import repair
 
 
+def say(*words):
+    os.write(1, (" ".join(words) + "\n").encode())  # at once: the next moment may be the last
+
+
 def data_of(seed):
     return random.Random(seed).randbytes(random.Random(seed).randrange(100, 3000))
 
 
 def keep(seeds):
     for seed in seeds:
-        print("keep", seed, flush=True)
+        say("keep", seed)
 
 
 def put_all(writer, seeds):
@@ -68,16 +72,15 @@ def roots_of(seeds):
 
 
 def life(home):
-    with Store.open(home, create=True) as store:
-        with store.writer(pack_bytes=20_000) as writer:
-            for turn in range(4):
-                with writer.commit():
-                    seeds = [f"{turn}.{i}" for i in range(15)]
-                    put_all(writer, seeds)
-                    writer.flush()
-                    if turn % 2:
-                        keep(seeds)
-                    writer.sync()
+    with Store.open(home, create=True) as store, store.writer(pack_bytes=20_000) as writer:
+        for turn in range(4):
+            with writer.commit():
+                seeds = [f"{turn}.{i}" for i in range(15)]
+                put_all(writer, seeds)
+                writer.flush()
+                if turn % 2:
+                    keep(seeds)
+                writer.sync()
     wanted = [f"{turn}.{i}" for turn in (1, 3) for i in range(15)]
     die(home, "torn", "torn")
     die(home, "whole", "")
@@ -92,7 +95,7 @@ def life(home):
         collect(store, roots_of(wanted), sparse=0.1)
         collect(store, roots_of(wanted), sparse=0.1)
         assert check(store, read_data=True).problems == ()
-    print("damaged", flush=True)
+    say("damaged")
     pack = max((home / "packs").glob("*/*.pack"), key=lambda path: path.stat().st_size)
     with open(pack, "r+b") as file:
         file.seek(10)
@@ -102,7 +105,7 @@ def life(home):
     repair(home)
     with Store.open(home) as store:
         assert check(store, read_data=True).problems == ()
-    print("lived", flush=True)
+    say("lived")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Long contents are cut the same way however they are read, in little memory."""
 
+import itertools
 import random
 import subprocess
 import sys
@@ -103,7 +104,7 @@ def test_the_cut_does_not_depend_on_how_it_was_read(layout, tail, cuts, holes):
 
     edges = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
     parts = Memory()
-    views = [memoryview(data)[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    views = [memoryview(data)[a:b] for a, b in itertools.pairwise(edges)]
     assert put_stream(views, parts) == content
 
     if holes:

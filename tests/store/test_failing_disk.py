@@ -21,6 +21,16 @@ def small_disk(tmp_path):
     subprocess.run(["umount", place], check=True)
 
 
+def put_and_sync(writer, data):
+    writer.put(data)
+    writer.sync()
+
+
+def create_and_fill(home, data):
+    with Store.open(home, create=True) as store, store.writer() as writer:
+        put_and_sync(writer, data)
+
+
 @pytest.mark.root
 def test_a_full_disk_is_said_and_survived(small_disk, noise):
     with Store.open(small_disk / "store", create=True) as store, store.writer() as writer:
@@ -31,8 +41,7 @@ def test_a_full_disk_is_said_and_survived(small_disk, noise):
             ballast.write_bytes(bytes(4 << 20))
         lost = writer.put(noise("lost", 1000))
         with pytest.raises(StoreUnavailable, match="No space") as caught:
-            writer.put(noise("big", 2 << 20))
-            writer.sync()
+            put_and_sync(writer, noise("big", 2 << 20))
         assert "prune" in caught.value.hint
         assert store.get(first) == noise("first", 1000)
         ballast.unlink()
@@ -50,9 +59,7 @@ def test_a_disk_too_full_for_a_store_says_so(small_disk, noise):
     with pytest.raises(OSError, match="No space"):
         (small_disk / "ballast").write_bytes(bytes(4 << 20))
     with pytest.raises(StoreUnavailable, match="No space"):
-        with Store.open(small_disk / "store", create=True) as store, store.writer() as writer:
-            writer.put(noise(1, 2 << 20))
-            writer.sync()
+        create_and_fill(small_disk / "store", noise(1, 2 << 20))
 
 
 @pytest.mark.root
@@ -143,6 +150,6 @@ def test_a_store_that_is_gone_says_so(home, store, noise):
     writer.put(noise(1, 100))
     with pytest.raises(StoreUnavailable, match="No such file"):
         writer.sync()
+    writer.put(object_id(b"more"))
     with pytest.raises(StoreUnavailable):
-        writer.put(object_id(b"more"))
         writer.close()

@@ -1,4 +1,4 @@
-"""Power fails at any moment: what was synced is there, the rest is cut, and nobody has to repair."""
+"""Power fails at any moment: what was synced is there, the rest is cut, nobody has to repair."""
 
 import pytest
 
