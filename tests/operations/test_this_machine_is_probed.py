@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from crabrt.operations import probes
+from crabrt.operations import excludes, probes
 from crabrt.operations.excludes import survey
 from crabrt.operations.facts import Standing, examine
 
@@ -51,20 +51,22 @@ def test_the_file_system_of_a_mount_is_that_mounts(tmp_path):
         probes.file_system(tmp_path / "absent")
 
 
-def test_heavy_derived_directories_of_a_large_workspace_are_proposed_with_sizes(tmp_path):
+def test_heavy_derived_directories_of_a_large_workspace_are_proposed_with_sizes(
+    tmp_path, monkeypatch
+):
     modules = tmp_path / "web [x]" / "node_modules"
-    for package in range(21):
-        (modules / f"p{package}").mkdir(parents=True)
-        for file in range(1000):
-            os.close(os.open(modules / f"p{package}" / f"{file}.js", os.O_CREAT | os.O_WRONLY))
-    (modules / "p0" / "0.js").write_bytes(b"x" * 10)
+    modules.mkdir(parents=True)
+    monkeypatch.setattr(excludes, "LARGE_ENTRIES", 1_200)
+    for file in range(1_200):
+        os.close(os.open(modules / f"{file}.js", os.O_CREAT | os.O_WRONLY))
+    (modules / "0.js").write_bytes(b"x" * 10)
     (tmp_path / "src").mkdir()
     found = survey(os.fsencode(tmp_path))
     assert found.large
     (proposal,) = found.proposals
     assert proposal.path == b"web [x]/node_modules"
     assert proposal.pattern == "/web \\[x]/node_modules/"
-    assert (proposal.entries, proposal.size_bytes) == (21 * 1001, 10)
+    assert (proposal.entries, proposal.size_bytes) == (1_200, 10)
 
 
 def test_a_small_workspace_gets_no_proposals(tmp_path):
