@@ -1,4 +1,4 @@
-"""Objects in a dictionary: the smallest `ObjectWriter` there is, for tests of what stands on one."""
+"""Objects in a dictionary: the smallest `ObjectWriter` there is, to test what stands on one."""
 
 from __future__ import annotations
 

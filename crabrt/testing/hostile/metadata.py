@@ -112,9 +112,9 @@ def _user_xattrs(hand: Hand, path: bytes) -> list[str]:
     return sorted(name for name in os.listxattr(hand.at(path)) if name.startswith("user."))
 
 
-def _acl(user: int, bits: int) -> bytes:
+def _acl(user: int, bits: int, owner: int = 6) -> bytes:
     entries = (
-        (_ACL_USER_OBJ, 6, _ANYBODY),
+        (_ACL_USER_OBJ, owner, _ANYBODY),
         (_ACL_USER, bits, user),
         (_ACL_GROUP_OBJ, 4, _ANYBODY),
         (_ACL_MASK, 6, _ANYBODY),
@@ -135,10 +135,10 @@ def set_acl(hand: Hand) -> str:
 
 @operation("give a directory a default ACL")
 def set_default_acl(hand: Hand) -> str:
-    """What is made in it later inherits it."""
+    """What is made in it later inherits it; directories stay open to their owner."""
     path = hand.a_subdir()
     with where_supported():
-        os.setxattr(hand.at(path), "system.posix_acl_default", _acl(1001, 4))
+        os.setxattr(hand.at(path), "system.posix_acl_default", _acl(1001, 4, owner=7))
     return repr(path)
 
 
