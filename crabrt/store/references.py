@@ -24,15 +24,20 @@ _FOUND_MAX = 32_768
 
 
 class References:
-    """The references of one writer. Its lock guards it."""
+    """The references of one writer. Its lock guards it.
+
+    Attributes:
+        active: whether gc has to wait for this writer.
+        loose: whether something was put outside of any commit, so that it stays active.
+    """
 
     def __init__(self, home: Path, writer: str, held: HeldLock) -> None:
         self.active = False
+        self.loose = False
         self._home = home
         self._writer = writer
         self._held = held
         self._commits = 0
-        self._loose = False
         self._lists: dict[int, frozenset[str]] = {}
         self._answered: set[int] = set()
         self._condemned: frozenset[str] = frozenset()
@@ -48,7 +53,7 @@ class References:
     def end(self) -> None:
         """A commit ended. With the last one, nothing is relied on any more."""
         self._commits -= 1
-        if self._commits == 0 and not self._loose:
+        if self._commits == 0 and not self.loose:
             self._found.clear()
             self._needed.clear()
             self.active = False
@@ -56,7 +61,7 @@ class References:
 
     def activate(self) -> list[int]:
         """A `put` outside of any commit: active from now on until the writer closes."""
-        self._loose = True
+        self.loose = True
         return self._activate()
 
     def _activate(self) -> list[int]:

@@ -155,7 +155,7 @@ class StoreWriter:
         """Whether a copy exists that needs no second one; records that it is relied on."""
         self._check()
         references = self.references
-        if not references.active:
+        if not references.loose and not self._local.__dict__.get("spans"):
             with self._lock:
                 self._answer(references.activate())
         at = self._fresh.get(object_id)
@@ -345,16 +345,19 @@ class StoreWriter:
         """The span from a first `put` to the journal entry that refers to what was put.
 
         gc keeps what is put, or found, inside until the span ends; the journal is its witness
-        afterwards. Spans may overlap, in any threads. Who uses it puts nothing outside of it: a
-        `put` outside counts as needed until `close`. Between spans the writer is idle, and gc does
-        not wait for it.
+        afterwards. Spans may nest, and overlap with those of other threads. A `put` in a thread
+        that is in no span counts as needed until `close`: that is safe, and keeps gc from much.
+        Between spans the writer is idle, and gc does not wait for it.
         """
+        mine = self._local.__dict__
         with self._lock:
             self._check()
             self._answer(self.references.begin())
+        mine["spans"] = mine.get("spans", 0) + 1
         try:
             yield self
         finally:
+            mine["spans"] -= 1
             with self._lock:
                 self.references.end()
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,22 @@ def test_an_active_writer_answers_with_its_next_sync(store, noise):
         assert collect(store, refs()).packs_removed == 0
         writer.sync()
         assert collect(store, refs()).packs_removed == 1
+
+
+def test_a_put_outside_of_any_commit_is_not_forgotten_with_the_commit_of_another_thread(
+    store, noise
+):
+    fill(store, noise, range(10))
+    with store.writer() as writer:
+        with writer.commit():
+            other = threading.Thread(target=writer.put, args=(noise(3, 500),))
+            other.start()
+            other.join()
+        assert writer.bytes_stored == 0
+        assert collect(store, refs()).waiting_for == (os.getpid(),)
+        writer.sync()
+        assert collect(store, refs()).packs_removed == 1
+        assert store.get(object_id(noise(3, 500))) == noise(3, 500)
 
 
 def test_what_was_found_in_a_condemned_pack_is_stored_again(store, noise):
