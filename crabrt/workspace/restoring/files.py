@@ -17,7 +17,7 @@ from crabrt.core.ids import object_id
 from crabrt.core.ports import ObjectReader
 from crabrt.core.trees import Entry, Kind
 from crabrt.store.contents import ZERO_BLOCK, read_blocks
-from crabrt.workspace.restoring.handles import Blocked, look
+from crabrt.workspace.restoring.handles import Blocked, by_descriptor, look
 from crabrt.workspace.restoring.metadata import differences, kind_of, read_xattrs, set_metadata
 
 _READ_BYTES = 1 << 20
@@ -69,7 +69,7 @@ def in_place(parent_fd: int, name: bytes, entry: Entry) -> list[str]:
     try:
         if kind_of(os.fstat(fd).st_mode) != entry.kind:
             raise Blocked("it changed while it was being restored")
-        return set_metadata(fd, entry)
+        return set_metadata(by_descriptor(fd), entry)
     finally:
         os.close(fd)
 
@@ -104,6 +104,10 @@ def compare(
         deep: compare the bytes, too (else size and times speak for them).
     """
     try:
+        if deep and entry.content is not None:
+            fd = _open_file(parent_fd, name)
+            if fd is not None:
+                return _compare_file(fd, entry, entry.content, reader)
         fd = look(parent_fd, name)
     except FileNotFoundError:
         return ["absent"]
@@ -112,35 +116,46 @@ def compare(
         if kind_of(found.st_mode) != entry.kind:
             return ["kind"]
         wrong = differences(entry, found)
-        if read_xattrs(fd) != dict(entry.xattrs):
+        if read_xattrs(by_descriptor(fd)) != dict(entry.xattrs):
             wrong.append("xattrs")
         if entry.kind == Kind.SYMLINK and os.readlink(b"", dir_fd=fd) != entry.target:
             wrong.append("target")
-        if deep and entry.content is not None and "size" not in wrong:
-            return wrong + _compare_bytes(parent_fd, name, found, entry.content, reader)
         return wrong
     finally:
         os.close(fd)
 
 
-def _compare_bytes(
-    parent_fd: int, name: bytes, seen: os.stat_result, content: Content, reader: ObjectReader
-) -> list[str]:
-    fd = os.open(name, _READ, dir_fd=parent_fd)
+def _open_file(parent_fd: int, name: bytes) -> int | None:
+    """A descriptor to read from, or None where only a look is allowed, or it is a symlink."""
+    try:
+        return os.open(name, _READ, dir_fd=parent_fd)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO):
+            return None
+        raise
+
+
+def _compare_file(fd: int, entry: Entry, content: Content, reader: ObjectReader) -> list[str]:
+    """As `compare`; closes `fd`."""
     try:
         found = os.fstat(fd)
-        if (found.st_dev, found.st_ino) != (seen.st_dev, seen.st_ino):
-            return ["content"]
-        if len(content.ids) == 1 and content.level == 0 and content.size <= _READ_BYTES:
-            data = os.pread(fd, content.size + 1, 0)
-            same = len(data) == content.size and object_id(data) == content.ids[0]
-            return [] if same else ["content"]
-        for block in read_blocks(content, reader):
-            if not _next_is(fd, block):
-                return ["content"]
-        return ["content"] if os.read(fd, 1) else []
+        if kind_of(found.st_mode) != entry.kind:
+            return ["kind"]
+        wrong = differences(entry, found)
+        if read_xattrs(fd) != dict(entry.xattrs):
+            wrong.append("xattrs")
+        if "size" not in wrong and not _same_bytes(fd, content, reader):
+            wrong.append("content")
+        return wrong
     finally:
         os.close(fd)
+
+
+def _same_bytes(fd: int, content: Content, reader: ObjectReader) -> bool:
+    if len(content.ids) == 1 and content.level == 0 and content.size <= _READ_BYTES:
+        data = os.pread(fd, content.size + 1, 0)
+        return len(data) == content.size and object_id(data) == content.ids[0]
+    return all(_next_is(fd, block) for block in read_blocks(content, reader)) and not os.read(fd, 1)
 
 
 def _next_is(fd: int, block: bytes) -> bool:

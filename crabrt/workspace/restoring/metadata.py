@@ -13,7 +13,7 @@ import os
 import stat
 
 from crabrt.core.trees import Entry, Kind
-from crabrt.workspace.restoring.handles import by_descriptor, describe
+from crabrt.workspace.restoring.handles import describe
 
 _NO_XATTRS = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
@@ -26,19 +26,25 @@ METADATA = frozenset({"mode", "owner", "times", "xattrs"})
 _TIMED = frozenset({Kind.FILE, Kind.SYMLINK})
 
 
+_KINDS = {
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFDIR: Kind.DIR,
+    stat.S_IFLNK: Kind.SYMLINK,
+    stat.S_IFIFO: Kind.FIFO,
+}
+
+
 def kind_of(mode: int) -> Kind | None:
     """The kind of an inode by its ``st_mode``; None for what is never captured."""
-    return {
-        stat.S_IFREG: Kind.FILE,
-        stat.S_IFDIR: Kind.DIR,
-        stat.S_IFLNK: Kind.SYMLINK,
-        stat.S_IFIFO: Kind.FIFO,
-    }.get(stat.S_IFMT(mode))
+    return _KINDS.get(stat.S_IFMT(mode))
 
 
-def read_xattrs(fd: int) -> dict[bytes, bytes]:
-    """All extended attributes of the inode behind `fd` (``O_PATH`` will do)."""
-    place = by_descriptor(fd)
+Place = int | str
+"""An inode: an open descriptor, or the name `handles.by_descriptor` gives to an ``O_PATH`` one."""
+
+
+def read_xattrs(place: Place) -> dict[bytes, bytes]:
+    """All extended attributes of an inode."""
     try:
         names = os.listxattr(place)
     except OSError as error:
@@ -69,8 +75,8 @@ def differences(entry: Entry, found: os.stat_result) -> list[str]:
     return wrong
 
 
-def set_metadata(fd: int, entry: Entry) -> list[str]:
-    """Give the inode behind `fd` (``O_PATH`` will do) the metadata of `entry`.
+def set_metadata(place: Place, entry: Entry) -> list[str]:
+    """Give an inode the metadata of `entry`.
 
     Returns:
         What could not be set, one phrase each; everything else was.
@@ -78,13 +84,16 @@ def set_metadata(fd: int, entry: Entry) -> list[str]:
     Raises:
         OSError: the inode cannot be changed at all.
     """
-    place = by_descriptor(fd)
-    now = os.fstat(fd)
-    missing = _set_owner(place, entry, now)
-    missing += _set_xattrs(fd, entry)
+    now = os.stat(place)
+    missing: list[str] = []
+    given = (now.st_uid, now.st_gid) != (entry.uid, entry.gid)
+    if given:
+        missing = _set_owner(place, entry, now)
+    mode = entry.mode & ~0o6000 if missing else entry.mode
+    touched, unset = _set_xattrs(place, entry)
+    missing += unset
     if entry.kind != Kind.SYMLINK:
-        mode = entry.mode & ~0o6000 if missing and missing[0].startswith("owner") else entry.mode
-        if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
+        if given or touched or stat.S_IMODE(now.st_mode) != mode:
             os.chmod(place, mode)
         if mode != entry.mode:
             missing.append("setuid and setgid bits, as the owner is another")
@@ -93,9 +102,7 @@ def set_metadata(fd: int, entry: Entry) -> list[str]:
     return missing
 
 
-def _set_owner(place: str, entry: Entry, now: os.stat_result) -> list[str]:
-    if (now.st_uid, now.st_gid) == (entry.uid, entry.gid):
-        return []
+def _set_owner(place: Place, entry: Entry, now: os.stat_result) -> list[str]:
     try:
         os.chown(place, entry.uid, entry.gid)
     except PermissionError:
@@ -103,16 +110,17 @@ def _set_owner(place: str, entry: Entry, now: os.stat_result) -> list[str]:
             with contextlib.suppress(PermissionError):  # a group we belong to may still be given
                 os.chown(place, -1, entry.gid)
         after = os.stat(place)
-        if (after.st_uid, after.st_gid) != (entry.uid, entry.gid):
-            return [f"owner {entry.uid}:{entry.gid}, it is {after.st_uid}:{after.st_gid}"]
+        return [f"owner {entry.uid}:{entry.gid}, it is {after.st_uid}:{after.st_gid}"]
     return []
 
 
-def _set_xattrs(fd: int, entry: Entry) -> list[str]:
-    place = by_descriptor(fd)
+def _set_xattrs(place: Place, entry: Entry) -> tuple[bool, list[str]]:
+    """Whether any had to be changed, and which could not be."""
     wanted = dict(entry.xattrs)
-    found = read_xattrs(fd)
+    found = read_xattrs(place)
     missing: list[str] = []
+    if found == wanted:
+        return False, missing
     for name in [*(n for n in found if n not in wanted), *wanted]:
         if found.get(name) == wanted.get(name):
             continue
@@ -123,4 +131,4 @@ def _set_xattrs(fd: int, entry: Entry) -> list[str]:
                 os.removexattr(place, name)
         except OSError as error:
             missing.append(f"attribute {os.fsdecode(name)}: {describe(error)}")
-    return missing
+    return True, missing

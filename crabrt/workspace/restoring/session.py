@@ -85,7 +85,8 @@ class Session:
             plan, blocked = without_mounts(
                 self._plan(handles, before, target, scope), handles.mounts
             )
-            conflicts = self._conflicts(base, before, plan, scope)
+            known = self._known_base(base, force=force)
+            conflicts = self._conflicts(known, before, plan, scope)
             if conflicts and not (force or dry_run):
                 raise WouldLoseChanges(
                     f"somebody else changed {len(conflicts)} paths since the last checkpoint",
@@ -197,16 +198,22 @@ class Session:
     def _plan(self, handles: Handles, before: ObjectId, target: ObjectId, scope: Scope) -> Plan:
         return make_plan(self._writer, before, target, scope, nlink=_link_counter(handles))
 
+    def _known_base(self, base: ObjectId | None, *, force: bool) -> ObjectId | None:
+        if base is None or self._writer.contains(base):
+            return base
+        if force:
+            return None
+        raise NotFound(
+            "the state last known is not in the store, so others' changes cannot be told",
+            where=base.hex(),
+            hint="--force restores without that check (undoable)",
+        )
+
     def _conflicts(
         self, base: ObjectId | None, before: ObjectId, plan: Plan, scope: Scope
     ) -> tuple[bytes, ...]:
         if base is None or base == before:
             return ()
-        if not self._writer.contains(base):
-            raise NotFound(
-                "the state last known is not in the store, so others' changes cannot be told",
-                where=base.hex(),
-            )
         touched = {change.path for change in plan.changes}
         theirs = diff_roots(self._writer, base, before, scope.paths)
         return tuple(change.path for change in theirs if change.path in touched)
