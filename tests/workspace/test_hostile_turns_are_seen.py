@@ -5,7 +5,7 @@ import pytest
 from crabrt.testing import oracle
 from crabrt.testing.hostile import HostileRun
 
-TURNS = 60
+TURNS = 40
 
 
 def test_every_turn_is_captured_exactly(on_volume):

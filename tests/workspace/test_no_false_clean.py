@@ -8,7 +8,7 @@ import pytest
 from crabrt.testing import oracle
 from crabrt.workspace.stamps import GONE, ctime_ns, settled, stamp
 
-ROUNDS = 300
+ROUNDS = 250
 FINE_STAMPS = (6, 13)
 """Since this kernel a stamp that somebody looked at is never given again."""
 
