@@ -280,7 +280,12 @@ class Capturer:
     def linked_in(self, work: Work) -> tuple[Linked, ...]:
         """The captured names of a directory whose file has more than one link."""
         node = work.seen.dir
-        found = {link[2]: link for link in node.linked if link[2] in work.entries}
+        entries = work.entries
+        found = {
+            link[2]: link
+            for link in node.linked
+            if link[2] in entries and entries[link[2]].kind != Kind.DIR
+        }
         for name in work.stamps:
             found.pop(name, None)
             if name in work.entries:

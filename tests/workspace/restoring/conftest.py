@@ -33,8 +33,11 @@ class Place:
         path.chmod(mode)
         return path
 
+    def tracker(self):
+        return Tracker(self.workspace, huge_files=10**9, huge_bytes=10**15)
+
     def checkpoint(self):
-        tracker = Tracker(self.workspace, huge_files=10**9, huge_bytes=10**15)
+        tracker = self.tracker()
         root = tracker.capture(tracker.scan(), self.writer).root
         self.writer.sync()
         return root

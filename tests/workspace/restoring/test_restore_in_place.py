@@ -221,6 +221,20 @@ def test_a_link_group_that_was_split_and_joined_otherwise(place, assert_same):
     assert_same(wanted, place.facts())
 
 
+def test_a_name_that_became_a_directory_leaves_its_group(place, assert_same):
+    one = place.file("one", b"shared")
+    os.link(one, place.path / "two")
+    os.link(one, place.path / "three")
+    tracker = place.tracker()
+    target = tracker.capture(tracker.scan(), place.writer).root
+    wanted = place.facts()
+    (place.path / "two").unlink()
+    (place.path / "two").mkdir()
+    assert tracker.capture(tracker.scan(), place.writer).root == place.checkpoint()
+    assert place.restore(target, tracker=tracker).complete
+    assert_same(wanted, place.facts())
+
+
 def test_a_file_linked_outside_is_never_altered(place, assert_same):
     inside = place.file("f", b"old", 0o644)
     target, wanted = place.checkpoint(), place.facts()
