@@ -136,7 +136,7 @@ class _Check:
         problem = packs.header_problem(fd, name)
         unfinished = self._unfinished(name)
         if problem is not None:
-            if not unfinished:
+            if not unfinished or _is_sealed(fd):
                 self._note("pack", where, problem)
             return
         try:
@@ -173,3 +173,12 @@ class _Check:
         error = record_problem(record, item)
         if error is not None:
             self._note("object", error.where or "", error.message, item.id)
+
+
+def _is_sealed(fd: int) -> bool:
+    """Whether a pack has its footer: it was finished, whatever the catalog remembers of it."""
+    try:
+        packs.read_footer(fd)
+    except NoFooter:
+        return False
+    return True

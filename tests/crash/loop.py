@@ -1,0 +1,141 @@
+"""The agent whose life is taken: a decorated loop of generated turns, and a diary that survives it.
+
+As a program: ``loop.py WORKSPACE HOME SEED TURNS`` runs it once; with ``resume`` behind that, it
+goes on. The diary lies beside the workspace. What a tool did is in it, with the oracle's digest,
+before the tool returns; that a gate was passed is in it before the next tool acts.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import turns as generated
+
+import crabrt
+from crabrt.testing.model import Reply, ScriptedModel, ToolCall
+from crabrt.testing.oracle import digest
+
+LONG = 70_000  # characters of a result: too long to be kept in the journal itself
+
+
+@dataclass(frozen=True)
+class Life:
+    """One run to be: where, and which turns.
+
+    Attributes:
+        rollback: the loop goes back by five turns after this turn (0: never).
+        label: the loop makes a checkpoint of its own in this turn (0: never).
+    """
+
+    workspace: Path
+    home: Path
+    seed: int
+    turns: int
+    wait_s: float = 0.002
+    rollback: int = 0
+    label: int = 0
+
+    @property
+    def diary(self) -> Path:
+        return Path(f"{self.workspace}.diary")
+
+    def note(self, *words):
+        """Append a line, durable when this returns: one write, so that no kill can tear it."""
+        handle = os.open(self.diary, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            os.write(handle, (" ".join(map(str, words)) + "\n").encode())
+            os.fdatasync(handle)
+        finally:
+            os.close(handle)
+
+    def act(self, number, part):
+        """Do a part of a turn."""
+        return generated.act(self.workspace, self.seed, number, part)
+
+
+def parts(number):
+    """How many tools the model calls in its reply."""
+    return 2 if number % 3 == 0 else 1
+
+
+def agent(life):
+    """The decorated loop."""
+
+    @crabrt.tool
+    def act(number: int, part: int) -> str:
+        turn = crabrt.current_run().turn
+        if part == 0:
+            life.note("passed", turn - 1)
+        did = life.act(number, part)
+        if part + 1 == parts(number):
+            life.note("ran", turn, digest(life.workspace))
+        if number % 7 == 3:
+            raise ValueError(f"turn {number} fails: {did}")
+        return did + "." * (LONG if number % 5 == 0 else 0)
+
+    script = [
+        Reply(
+            f"turn {number}",
+            tuple(ToolCall("act", {"number": number, "part": p}) for p in range(parts(number))),
+            wait_s=life.wait_s,
+        )
+        for number in range(1, life.turns + 1)
+    ]
+    scripted = ScriptedModel([*script, "done"])
+
+    @crabrt.model
+    def think(messages: list[dict]) -> dict:
+        return scripted(messages)
+
+    @crabrt.agent(
+        workspace=life.workspace,
+        name="life",
+        raises=ValueError,
+        home=life.home,
+        gate_limit_ms=60_000,
+    )
+    def live(count: int) -> str:
+        run = crabrt.current_run()
+        messages = [{"role": "user", "content": f"{count} turns"}]
+        for number in range(1, count + 1):
+            messages.append(think(messages))
+            for part in range(parts(number)):
+                try:
+                    out = act(number, part)
+                except ValueError as error:
+                    out = str(error)
+                messages.append({"role": "tool", "content": out[:200]})
+            if number == life.label:
+                messages.append({"role": "user", "content": run.checkpoint(label="halfway")[-4:]})
+            if number == life.rollback:
+                run.rollback(to=number - 5)
+        return think(messages)["content"]
+
+    return live
+
+
+def lead(life, resume=False):
+    """Run the loop, or take it up where it stopped."""
+    live = agent(life)
+    said = live.resume("life") if resume else live(life.turns)
+    life.note("ended", said)
+
+
+def prepare(life):
+    """Make the workspace as the run will find it."""
+    life.workspace.mkdir(parents=True)
+    for part in range(3):
+        life.act(0, part)
+    life.note("ran", 0, digest(life.workspace))
+
+
+def life_of(place, seed, turns, **more):
+    return Life(Path(place) / "ws", Path(place) / "home", int(seed), int(turns), **more)
+
+
+if __name__ == "__main__":
+    lead(
+        life_of(sys.argv[1], sys.argv[2], sys.argv[3], rollback=8, label=4),
+        resume="resume" in sys.argv[4:],
+    )
