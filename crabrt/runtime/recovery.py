@@ -63,11 +63,13 @@ class Stop:
         last_tool, last_tool_seq: the tool call with the latest intent.
         ended: the last entry that says the agent returned or raised, if nothing came after it.
         calls: how many calls are recorded.
+        forked_seq: seq of the entry that made it a fork, or -1.
         boot, wall_ns, seq: of the last entry.
     """
 
     started: Started | None = None
     forked: Forked | None = None
+    forked_seq: int = -1
     checkpoint: State | None = None
     turn_start: ObjectId | None = None
     captured: State | None = None
@@ -148,6 +150,7 @@ def _call(stop: Stop, body: Body, turn: int, seq: int) -> None:
 def _fork(stop: Stop, body: Forked) -> None:
     # Entries behind the forked state may be shared (its own checkpoint is); they don't count.
     stop.forked, stop.captured, stop.last_tool = body, None, None
+    stop.forked_seq = stop.seq
     stop.open_tools.clear()
     stop.turn, state = body.turn, stop.checkpoint
     stop.inner = state.inner if state is not None else 0

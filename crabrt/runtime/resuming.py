@@ -173,6 +173,8 @@ def _disk_is_the_state(session: Session, stop: Stop) -> bool:
     """Whether the workspace can be gone on from as it is (the shortcut)."""
     if stop.open_tools or stop.boot != boot_id() or boot_id() == "unknown":
         return False
+    if stop.seq == stop.forked_seq:  # never taken up: the disk is as its parent left it
+        return False
     home, workspace = session.engine.config.home, session.engine.workspace
     restored = RestoreLog(workspace.state_dir).last_end_root()
     if restored is not None and restored[1] > stop.wall_ns:
