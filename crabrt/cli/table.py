@@ -6,6 +6,7 @@ widths of the first block hold until a later row needs more.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,8 +37,11 @@ class Cell:
 
 def cell_width(text: str) -> int:
     """Terminal columns that `text` takes."""
-    if text.isascii():
-        return len(text)
+    return len(text) if text.isascii() else _wide_width(text)
+
+
+@functools.lru_cache(maxsize=4096)  # the same few words with a symbol in them, thousands of times
+def _wide_width(text: str) -> int:
     return sum(
         0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
         for char in text
@@ -97,22 +101,18 @@ def _line(
     screen: Screen, row: Sequence[Cell], columns: Sequence[Column], widths: Sequence[int]
 ) -> str:
     parts = []
-    for i, (cell, column, width) in enumerate(zip(row, columns, widths, strict=True)):
-        text = _cut(cell.text, width)
-        padding = " " * (width - cell_width(text))
-        styled = screen.style(text, *cell.styles)
-        if column.right:
-            parts.append(padding + styled)
-        elif i == len(row) - 1:
-            parts.append(styled)
-        else:
-            parts.append(styled + padding)
+    for cell, column, width in zip(row, columns, widths, strict=True):
+        text = cell.text
+        missing = width - cell_width(text)
+        if missing < 0:
+            text = _cut(text, width)
+            missing = width - cell_width(text)
+        styled = screen.style(text, *cell.styles) if screen.colour else text
+        parts.append(" " * missing + styled if column.right else styled + " " * missing)
     return _GAP.join(parts).rstrip()
 
 
 def _cut(text: str, width: int) -> str:
-    if cell_width(text) <= width:
-        return text
     kept = 0
     for i, char in enumerate(text):
         kept += cell_width(char)

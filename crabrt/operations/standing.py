@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from crabrt.journal import RunIndex, RunRow, TurnRow
@@ -46,6 +47,23 @@ def standing_of(index: RunIndex, workspace: Workspace) -> Standing:
     for turn in index.turns(run.run):
         missed.update(turn.not_captured)
     return Standing(run, turns[0] if turns else None, tuple(sorted(missed.items())), interrupted)
+
+
+def workspace_above(index: RunIndex, path: bytes) -> bytes:
+    """The workspace that the real path `path` lies in, as far as any run knows; else `path` itself.
+
+    So that commands work from anywhere inside a workspace.
+    """
+    if not os.path.isdir(path):
+        return path
+    known = {run.workspace for run in index.runs()}
+    above = path
+    while above not in known:
+        parent = os.path.dirname(above)
+        if parent == above:
+            return path
+        above = parent
+    return above
 
 
 def _overlap(one: bytes, two: bytes) -> bool:

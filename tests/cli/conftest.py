@@ -59,6 +59,14 @@ class Done:
         return self.envelope["error"]
 
 
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """Processes started by a test find the package under test, wherever they run."""
+    root = str(Path(__file__).parents[2])
+    path = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+
+
 @pytest.fixture
 def crab(home, workspace, tmp_path, monkeypatch):
     """Run a command line in the workspace: here, or with ``process=True`` in a process of its own.

@@ -63,6 +63,16 @@ def to(crab, place, turn):
     return crab("restore", f"last@{turn}", "--to", place).code == 0
 
 
+def test_undo_works_from_anywhere_inside(crab, run, workspace):
+    (workspace / "sub").mkdir()
+    assert crab("restore", "last@1", "app.py").code == 0
+    done = crab("undo", cwd=workspace / "sub")
+    assert done.code == 0
+    assert (workspace / "app.py").read_text() == "one\n2\nthree\n"
+    assert crab("undo", cwd="/").code in {2, 4}
+    assert crab("undo", "absent").code == 4
+
+
 def test_a_dry_run_touches_nothing(crab, run, workspace):
     now = oracle.digest(workspace)
     done = crab("restore", "last@0", "--dry-run")

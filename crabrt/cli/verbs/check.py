@@ -18,13 +18,14 @@ _SHOWN = 50
 @verb(
     "check",
     examples=("crab check", "crab check --read-data       # re-hash every byte"),
-    exits=(Exit.NOT_FOUND, Exit.BUSY, Exit.DAMAGED),
+    exits=(Exit.INCOMPLETE, Exit.NOT_FOUND, Exit.BUSY, Exit.DAMAGED),
 )
 @click.option("--read-data", is_flag=True, help="Also read and re-hash every object.")
 def command(app: App, *, read_data: bool) -> Outcome:
     """Verify packs, catalog, every journal's hash chain, and that all they refer to is there.
 
-    Changes nothing. Damage is listed with the turns that it affects, and the exit code is 7.
+    Changes nothing. Damage is listed with the turns that it affects, and the exit code is 7; it is
+    3 when all is whole but others may look into the store.
     """
     with app.progress("checking") as progress:
         health = check_everything(app.store, read_data=read_data, progress=progress)
@@ -61,4 +62,6 @@ def command(app: App, *, read_data: bool) -> Outcome:
             out.line(f"Affected: {names}{', ...' if len(health.affected) > _SHOWN else ''}")
         out.line("What can be put right is put right by: crab repair")
 
-    return Outcome(data, text, Exit.DAMAGED if health.troubles else Exit.DONE)
+    damaged = any(one.area != "mode" for one in health.troubles)
+    careless = Exit.INCOMPLETE if health.troubles else Exit.DONE
+    return Outcome(data, text, Exit.DAMAGED if damaged else careless)

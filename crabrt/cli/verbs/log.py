@@ -67,11 +67,10 @@ def command(
         if row.problem is not None:
             out.line(out.style(f"damaged: {row.problem}", "red"))
 
-    data: dict[str, Any] = {
-        "run": row.run,
-        "status": row.status,
-        "turns": [turn_json(turn, took) for turn, took in timed],
-    }
+    data: dict[str, Any] | None = None
+    if app.json:
+        shown = [turn_json(turn, took) for turn, took in timed]
+        data = {"run": row.run, "status": row.status, "turns": shown}
     return Outcome(data, text, Exit.DAMAGED if row.problem is not None else Exit.DONE)
 
 

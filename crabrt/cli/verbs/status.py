@@ -15,7 +15,7 @@ from crabrt.cli.screen import Screen
 from crabrt.cli.verb import Outcome, verb
 from crabrt.cli.verbs.runs import STATUS_STYLES, run_json
 from crabrt.journal import RunRow, TurnRow
-from crabrt.operations.standing import Standing, standing_of
+from crabrt.operations.standing import Standing, standing_of, workspace_above
 from crabrt.workspace import Workspace
 
 _SHOWN = 20
@@ -37,7 +37,7 @@ def command(app: App, *, workspace: str) -> Outcome:
     if not app.has_store():
         data = {**path_fields(place, "workspace"), "protected": False, "run": None}
         return Outcome(data, lambda out: out.line("Not protected: there is no store yet."))
-    opened = Workspace.open(workspace, app.home, force=True)
+    opened = Workspace.open(workspace_above(app.index, place), app.home, force=True)
     found = standing_of(app.index, opened)
     incomplete = found.interrupted is not None or bool(found.turn and found.turn.unprotected)
     return Outcome(

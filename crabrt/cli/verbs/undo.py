@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from crabrt.cli.app import App
@@ -10,6 +12,7 @@ from crabrt.cli.reports import restored_exit, restored_json, show_restored
 from crabrt.cli.screen import Screen
 from crabrt.cli.verb import Outcome, verb
 from crabrt.operations.restoring import undo_restore
+from crabrt.operations.standing import workspace_above
 from crabrt.workspace import Workspace
 
 
@@ -22,12 +25,13 @@ from crabrt.workspace import Workspace
 @click.option("--dry-run", is_flag=True, help="Say what would change; touch nothing.")
 @click.option("--force", is_flag=True, help="Overwrite what was changed since that restore.")
 def command(app: App, *, workspace: str, dry_run: bool, force: bool) -> Outcome:
-    """Undo the last restore of WORKSPACE (default: the current directory).
+    """Undo the last restore of WORKSPACE (default: the one around the current directory).
 
     It is a restore itself: undoing once more is a redo. Undo points are kept for 14 days.
     """
     index = app.index
-    place = Workspace.open(workspace, app.home, force=True, exclude=app.config.exclude)
+    path = workspace_above(index, os.path.realpath(os.fsencode(workspace)))
+    place = Workspace.open(path, app.home, force=True, exclude=app.config.exclude)
     with app.progress("undoing the restore") as progress:
         done = undo_restore(
             index, app.writer, place, dry_run=dry_run, force=force, progress=progress
