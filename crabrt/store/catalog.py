@@ -14,7 +14,9 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,15 +44,47 @@ _ITEMS_OF = (
     " JOIN objects o ON o.pack = p.number WHERE p.name = ?"
 )
 _BUSY_MS = 5_000
-_TRANSIENT = ("locked", "busy", "interrupted")
-_UNWRITABLE = ("readonly", "unable to open", "full", "disk I/O")
+_ATTEMPTS = 10
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+_UNWRITABLE = frozenset(
+    {
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_AUTH,
+    }
+)
 
 _T = TypeVar("_T")
 
 
-def _check_version(version: int) -> None:
+class _WrongSchema(sqlite3.DatabaseError):
+    """The file is a database, but not one of ours."""
+
+
+def _check_version(version: int) -> bool:
     if version not in (0, _SCHEMA_VERSION):
-        raise sqlite3.DatabaseError(f"schema {version} is not ours")
+        raise _WrongSchema(f"schema {version}")
+    return version == _SCHEMA_VERSION
+
+
+class _Trouble(Enum):
+    """What to do about an error of SQLite's: go without, go on in memory, start anew."""
+
+    PASSING = 1
+    UNWRITABLE = 2
+    DAMAGED = 3
+
+
+def _trouble(error: sqlite3.DatabaseError) -> _Trouble:
+    if isinstance(error, _WrongSchema):
+        return _Trouble.DAMAGED
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & 0xFF
+    if code in _DAMAGED:
+        return _Trouble.DAMAGED
+    return _Trouble.UNWRITABLE if code in _UNWRITABLE else _Trouble.PASSING
 
 
 class PackState(msgspec.Struct, frozen=True, gc=False):
@@ -166,23 +200,15 @@ class Catalog:
         with self._lock:
             self._connection.close()
 
-    def abandon(self) -> sqlite3.Connection:
-        """For a forked child: the parent's connection, to be kept and never touched."""
-        return self._connection
-
     def _guarded(self, action: Callable[[], _T], otherwise: _T) -> _T:
         with self._lock:
             try:
                 return action()
             except sqlite3.DatabaseError as error:
-                text = str(error)
-                if isinstance(error, sqlite3.ProgrammingError) or any(
-                    w in text for w in _TRANSIENT
-                ):
-                    return otherwise
-                if any(word in text for word in _UNWRITABLE):
+                trouble = _trouble(error)
+                if trouble is _Trouble.UNWRITABLE:
                     self._in_memory()
-                else:
+                elif trouble is _Trouble.DAMAGED:
                     self._replace()
                 return otherwise
 
@@ -199,18 +225,20 @@ class Catalog:
         db.execute("COMMIT")
 
     def _connect(self) -> sqlite3.Connection:
-        try:
-            return self._open()
-        except sqlite3.DatabaseError as error:
-            if any(word in str(error) for word in (*_UNWRITABLE, *_TRANSIENT)):
-                return self._open_memory()
-        except OSError:
-            return self._open_memory()
-        self._remove_damaged()
-        try:
-            return self._open()
-        except (sqlite3.DatabaseError, OSError):
-            return self._open_memory()
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self._open()
+            except sqlite3.DatabaseError as error:
+                trouble = _trouble(error)
+                if trouble is _Trouble.UNWRITABLE:
+                    break
+                if trouble is _Trouble.DAMAGED:
+                    self._remove_damaged()
+                else:  # several processes create or close it at once
+                    time.sleep(0.01 * attempt)
+            except OSError:
+                break
+        return self._open_memory()
 
     def _open(self) -> sqlite3.Connection:
         if not self.path.exists():
@@ -227,9 +255,9 @@ class Catalog:
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA cache_size = -16000")
             (version,) = db.execute("PRAGMA user_version").fetchone()
-            _check_version(version)
-            db.executescript(_SCHEMA)
-            db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            if not _check_version(version):
+                db.executescript(_SCHEMA)
+                db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
             db.execute(_LOCATE, (b"",)).fetchall()
             self._inode = os.stat(self.path).st_ino
         except BaseException:

@@ -32,10 +32,11 @@ def lock_path(home: Path, writer: str) -> Path:
 
 
 class _Tail:
-    """The records of a pack that is still written by another process, as far as seen."""
+    """The records, from `start` on, of a pack that another process still writes, as far as seen."""
 
-    def __init__(self) -> None:
-        self.scanned_to = packs.HEADER_BYTES
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.scanned_to = max(start, packs.HEADER_BYTES)
         self.items: dict[ObjectId, Location] = {}
 
 
@@ -110,7 +111,7 @@ class Index:
             if self.catalog.add(name, state.indexed_to, footer.start, items, sealed=True):
                 self._tails.pop(name, None)
                 return
-            self._tails[name] = tail = _Tail()
+            self._tails[name] = tail = _Tail(0)
             tail.items.update((item.id, item.at) for item in footer.items(name))
         except FileNotFoundError:
             return
@@ -118,8 +119,9 @@ class Index:
             raise unavailable(error, path, "reading a pack") from error
 
     def _follow_tail(self, name: str, file: Descriptor, state: PackState) -> None:
-        tail = self._tails.setdefault(name, _Tail())
-        tail.scanned_to = max(tail.scanned_to, state.indexed_to)
+        tail = self._tails.get(name)
+        if tail is None or tail.start > state.indexed_to:  # the catalog was lost since
+            tail = self._tails[name] = _Tail(state.indexed_to)
         size = os.fstat(file.fd).st_size
         if size <= tail.scanned_to:
             return

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from crabrt.core.ids import object_id
+from crabrt.core.ids import ObjectId, object_id
 from crabrt.store import Store
 from crabrt.store.catalog import Catalog
 from crabrt.store.index import Index
@@ -67,6 +67,20 @@ def test_a_catalog_deleted_while_in_use_is_followed(home, store, noise):
     ]
     store.close()
     assert len(rows(home)) == 32
+
+
+def test_an_open_pack_is_read_again_when_the_catalog_that_knew_it_is_lost(home, store, noise):
+    with store.writer() as writer, Store.open(home) as other:
+        early = [writer.put(noise(i, 50)) for i in range(300)]
+        writer.sync()  # enough rows for the catalog
+        late = writer.put(noise(1000, 50))
+        writer.flush()
+        assert other.contains(late)
+        assert other.contains(early[0])
+        for path in home.glob("chunks.sqlite*"):
+            path.unlink()
+        assert other.contains(ObjectId(b"\0" * 32)) is False
+        assert all(other.contains(i) for i in (*early, late))
 
 
 def test_a_log_left_by_a_deleted_catalog_is_not_replayed(home, store, noise):
