@@ -23,12 +23,12 @@ from crabrt.core.content import Content, Get, Put
 from crabrt.core.ids import ObjectId, ObjectKind
 from crabrt.errors import DamagedObject
 
-SPLIT_OVER = 32
+SPLIT_OVER = 16
 """A directory (or level of nodes) of more items than this is split."""
 
-_CUT_MASK = 0x0F  # 16 items a node on average
+_CUT_MASK = 0x07  # about 11 items a node
 _NODE_MIN = 4  # whatever the names are, every level is at most a quarter of the one below
-_NODE_MAX = 64
+_NODE_MAX = 16
 _LEVELS_MAX = 32
 
 _T = TypeVar("_T")
