@@ -22,6 +22,9 @@ from crabrt.testing.crash import Child
 from crabrt.testing.llm_server import ScriptedServer
 from crabrt.testing.model import Reply, ToolCall, replies_so_far
 
+# Each child imports litellm, which alone takes five seconds where nothing else runs.
+pytestmark = pytest.mark.timeout(600)
+
 PROJECT = "packaging==24.1"
 CHILD = Path(__file__).with_name("miniswe_agent.py")
 
