@@ -18,7 +18,13 @@ from crabrt.core.ports import ObjectReader
 from crabrt.core.trees import Entry, Kind
 from crabrt.store.contents import ZERO_BLOCK, read_blocks
 from crabrt.workspace.restoring.handles import Blocked, by_descriptor, look
-from crabrt.workspace.restoring.metadata import differences, kind_of, read_xattrs, set_metadata
+from crabrt.workspace.restoring.metadata import (
+    differences,
+    kind_of,
+    read_xattrs,
+    set_metadata,
+    wanted_xattrs,
+)
 
 _READ_BYTES = 1 << 20
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -116,7 +122,7 @@ def compare(
         if kind_of(found.st_mode) != entry.kind:
             return ["kind"]
         wrong = differences(entry, found)
-        if read_xattrs(by_descriptor(fd)) != dict(entry.xattrs):
+        if read_xattrs(by_descriptor(fd)) != wanted_xattrs(entry):
             wrong.append("xattrs")
         if entry.kind == Kind.SYMLINK and os.readlink(b"", dir_fd=fd) != entry.target:
             wrong.append("target")
@@ -142,7 +148,7 @@ def _compare_file(fd: int, entry: Entry, content: Content, reader: ObjectReader)
         if kind_of(found.st_mode) != entry.kind:
             return ["kind"]
         wrong = differences(entry, found)
-        if read_xattrs(fd) != dict(entry.xattrs):
+        if read_xattrs(fd) != wanted_xattrs(entry):
             wrong.append("xattrs")
         if "size" not in wrong and not _same_bytes(fd, content, reader):
             wrong.append("content")

@@ -17,7 +17,13 @@ from crabrt.core.ports import ObjectReader
 from crabrt.core.trees import Entry, Kind
 from crabrt.workspace.restoring import files
 from crabrt.workspace.restoring.handles import Blocked, Handles, by_descriptor, describe
-from crabrt.workspace.restoring.metadata import METADATA, differences, read_xattrs, set_metadata
+from crabrt.workspace.restoring.metadata import (
+    METADATA,
+    differences,
+    read_xattrs,
+    set_metadata,
+    wanted_xattrs,
+)
 from crabrt.workspace.restoring.steps import Action, Plan, Step
 from crabrt.workspace.restoring.sync import sync_file_system
 
@@ -154,7 +160,7 @@ def _give(
         incomplete[path] = "; ".join(missing)
         return
     differs = differences(entry, os.fstat(fd))
-    if read_xattrs(fd) != dict(entry.xattrs):
+    if read_xattrs(fd) != wanted_xattrs(entry):
         differs.append("xattrs")
     if differs:
         wrong[path] = "differs after it was set: " + ", ".join(differs)

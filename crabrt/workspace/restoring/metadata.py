@@ -20,6 +20,9 @@ _NO_XATTRS = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 _UNSEEN = frozenset({errno.ENODATA, errno.EACCES, errno.EPERM})
 """Gone since it was listed, or in a namespace closed to us: a capture leaves these out, too."""
 
+_ALIASES = frozenset({b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"})
+"""Other names under which XFS shows root the ACLs; they come and go with those."""
+
 METADATA = frozenset({"mode", "owner", "times", "xattrs"})
 """The differences that are not in the bytes."""
 
@@ -53,12 +56,19 @@ def read_xattrs(place: Place) -> dict[bytes, bytes]:
         raise
     found: dict[bytes, bytes] = {}
     for name in names:
+        if os.fsencode(name) in _ALIASES:
+            continue
         try:
             found[os.fsencode(name)] = os.getxattr(place, name)
         except OSError as error:
             if error.errno not in _UNSEEN:
                 raise
     return found
+
+
+def wanted_xattrs(entry: Entry) -> dict[bytes, bytes]:
+    """The extended attributes that `read_xattrs` shall find."""
+    return {name: value for name, value in entry.xattrs if name not in _ALIASES}
 
 
 def differences(entry: Entry, found: os.stat_result) -> list[str]:
@@ -116,7 +126,7 @@ def _set_owner(place: Place, entry: Entry, now: os.stat_result) -> list[str]:
 
 def _set_xattrs(place: Place, entry: Entry) -> tuple[bool, list[str]]:
     """Whether any had to be changed, and which could not be."""
-    wanted = dict(entry.xattrs)
+    wanted = wanted_xattrs(entry)
     found = read_xattrs(place)
     missing: list[str] = []
     if found == wanted:

@@ -35,9 +35,13 @@ def mounted(tmp_path):
 
 def _fill(path):
     handle = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
-    with pytest.raises(OSError, match="No space left"):
+
+    def write_without_end():
         while True:
             os.write(handle, bytes(4096))
+
+    with pytest.raises(OSError, match="No space left"):
+        write_without_end()
     os.close(handle)
 
 
