@@ -36,6 +36,7 @@ class Work:
         own: the directory's own entry (child missing), if its metadata was read.
         stamps: by name, for what was read.
         doubts: by name, for what was read and has to be read again.
+        touched: the names whose entry may differ from what was.
     """
 
     seen: Seen
@@ -44,6 +45,22 @@ class Work:
     own: Entry | None = None
     stamps: dict[bytes, bytes] = field(default_factory=dict)
     doubts: dict[bytes, Doubt] = field(default_factory=dict)
+    touched: set[bytes] = field(default_factory=set)
+
+    def keep(self, entry: Entry) -> None:
+        """Capture `entry`."""
+        self.entries[entry.name] = entry
+        self.touched.add(entry.name)
+
+    def drop(self, name: bytes) -> None:
+        """Capture nothing under `name`."""
+        if self.entries.pop(name, None) is not None:
+            self.touched.add(name)
+
+    @property
+    def differs(self) -> bool:
+        """Whether an entry is another one."""
+        return any(self.entries.get(name) != self.before.get(name) for name in self.touched)
 
 
 @dataclass(slots=True)
@@ -157,25 +174,22 @@ class Capturer:
             work.own = directory_entry(fd, node.name, status)
             if stamp(status) != seen.stamp:
                 seen.settled = False
-        keep = set(seen.names) if seen.names != node.names else None
-        for name, entry in work.before.items():
-            if entry.kind == Kind.DIR:
-                gone = name not in seen.dirs
-            else:
-                gone = (keep is not None and name not in keep) or name in seen.dirs
-            if gone:
-                del work.entries[name]
+        if seen.names != node.names:
+            for name in work.before.keys() - set(seen.names):
+                work.drop(name)
+        for name in seen.dirs.keys() - node.dirs.keys():
+            work.drop(name)  # until its own entry is made
+        for name, reason in seen.skipped.items():
+            if reason != node.skipped.get(name):
+                work.drop(name)  # a socket took its place, a mount covers it
         if seen.read:
             self._read_names(fd, work)
 
     def _read_names(self, fd: int, work: Work) -> None:
         seen, node = work.seen, work.seen.dir
-        at = dict(zip(node.names, range(0, len(node.stamps), STAMP_BYTES), strict=True))
         for i in seen.read:
             name = seen.names[i]
-            begin = at.get(name)
-            known_stamp = GONE if begin is None else node.stamps[begin : begin + STAMP_BYTES]
-            reading = self._reader.read(fd, name, work.before.get(name), known_stamp)
+            reading = self._reader.read(fd, name, work.before.get(name), node.stamp_of(name))
             self._take(work, name, reading)
 
     def _take(self, work: Work, name: bytes, reading: Reading) -> None:
@@ -183,14 +197,14 @@ class Capturer:
         outcome = self._outcome
         outcome.bytes_read += reading.bytes_read
         work.stamps[name] = reading.stamp or GONE
-        work.entries.pop(name, None)
+        work.drop(name)
         if reading.doubt is not None:
             work.doubts[name] = reading.doubt
             outcome.torn = outcome.torn or reading.doubt == "torn"
         if reading.reason is not None:
             work.seen.skipped[name] = reading.reason
         if reading.entry is not None:
-            work.entries[name] = reading.entry
+            work.keep(reading.entry)
         elif reading.reason is None:
             work.seen.settled = False  # it vanished: list again
 
@@ -232,13 +246,13 @@ class Capturer:
         known = above.before.get(name)
         known = known if known is not None and known.kind == Kind.DIR else None
         self._drop_lost_children(work)
-        above.entries[name] = self._entry_of(work, known)
+        above.keep(self._entry_of(work, known))
         self._note_changes(work)
 
     def _entry_of(self, work: Work, known: Entry | None) -> Entry:
         own = work.own if work.own is not None else known
         assert own is not None
-        if known is not None and work.entries == work.before:
+        if known is not None and not work.differs:
             child = known.child
         else:
             entries = [work.entries[name] for name in sorted(work.entries)]
@@ -246,14 +260,15 @@ class Capturer:
         return msgspec.structs.replace(own, child=child)
 
     def _drop_lost_children(self, work: Work) -> None:
-        for name, entry in list(work.entries.items()):
-            if entry.kind == Kind.DIR and name not in work.seen.dirs:
-                del work.entries[name]
+        for name in work.seen.dir.dirs.keys() - work.seen.dirs.keys():
+            entry = work.entries.get(name)
+            if entry is not None and entry.kind == Kind.DIR:
+                work.drop(name)
 
     def _note_changes(self, work: Work) -> None:
         outcome, node = self._outcome, work.seen.dir
         path: bytes | None = None
-        for name in work.before.keys() | work.entries.keys():
+        for name in work.touched:
             before, after = work.before.get(name), work.entries.get(name)
             if before == after:
                 continue
@@ -333,5 +348,5 @@ def apply(work: Work, linked: tuple[Linked, ...]) -> None:
     kept = {n: d for n, d in node.doubts.items() if n not in work.stamps and n in work.entries}
     node.doubts = kept | work.doubts
     node.linked = linked
-    if work.entries != work.before:
+    if work.differs:
         node.packed = pack_entries([work.entries[name] for name in sorted(work.entries)])

@@ -8,6 +8,7 @@ store.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Literal
 
@@ -15,6 +16,7 @@ import msgspec
 
 from crabrt.core.trees import Entry
 from crabrt.workspace.changes import join
+from crabrt.workspace.stamps import GONE, STAMP_BYTES
 
 Doubt = Literal["racy", "volatile", "torn", "failed"]
 """Why the stamp of a name is not enough: it was read in the tick of its own change; a process has
@@ -94,6 +96,13 @@ class Dir:
     def entries(self) -> tuple[Entry, ...]:
         """The captured entries in name order."""
         return _decode(self.packed)
+
+    def stamp_of(self, name: bytes) -> bytes:
+        """The stamp of a name; `GONE` of one that is not in the index."""
+        at = bisect_left(self.names, name)
+        if at == len(self.names) or self.names[at] != name:
+            return GONE
+        return self.stamps[at * STAMP_BYTES : (at + 1) * STAMP_BYTES]
 
     def walk(self) -> Iterator[Dir]:
         """This directory and all below it, each before what is in it."""

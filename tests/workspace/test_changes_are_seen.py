@@ -240,6 +240,23 @@ def test_sockets_and_devices_are_listed_as_not_captured(filled):
         assert filled.tracker.scan().not_captured == snapshot.not_captured
 
 
+def test_what_takes_the_place_of_a_file_and_is_not_captured_removes_it(filled):
+    os.unlink(filled.root / "file")
+    shutil.rmtree(filled.root / "dir")
+    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
+        here = os.open(filled.root, os.O_RDONLY)
+        one.bind(f"/proc/self/fd/{here}/file")
+        two.bind(f"/proc/self/fd/{here}/dir")
+        os.close(here)
+        assert filled.how() == {
+            b"file": {"removed"},
+            b"dir": {"removed"},
+            b"dir/inner": {"removed"},
+        }
+        filled.agrees()
+        assert filled.how() == {}
+
+
 def test_a_fifo_is_never_opened(filled):
     os.mkfifo(filled.root / "another")
     assert filled.how() == {b"another": {"added"}}

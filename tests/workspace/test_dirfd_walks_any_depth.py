@@ -121,18 +121,24 @@ def test_mounts_are_reported_and_not_entered(tracked):
     (tracked.root / "source").mkdir()
     (tracked.root / "source" / "file").write_bytes(b"1")
     (bound / "hidden").write_bytes(b"2")
+    (tracked.root / "covered").write_bytes(b"4")
     tracked.settle()
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", inside], check=True)
     subprocess.run(["mount", "--bind", tracked.root / "source", bound], check=True)
+    cover = tracked.root / "covered"
+    subprocess.run(["mount", "--bind", tracked.root / "source" / "file", cover], check=True)
     try:
         (inside / "secret").write_bytes(b"3")
         path = os.fsencode(tracked.root)
-        assert mount_points(path) == {b"a b\tc", b"bound"}
+        assert mount_points(path) == {b"a b\tc", b"bound", b"covered"}
         snapshot = tracked.capture()
-        assert dict(snapshot.not_captured) == {b"a b\tc": "mount point", b"bound": "mount point"}
+        assert dict(snapshot.not_captured) == dict.fromkeys(mount_points(path), "mount point")
+        assert {c.path for c in snapshot.changes if c.how == ("removed",)} == {
+            *(b"a b\tc", b"bound", b"bound/hidden", b"covered")
+        }
         assert tracked.settle().not_captured == snapshot.not_captured
     finally:
-        subprocess.run(["umount", inside, bound], check=True)
+        subprocess.run(["umount", inside, bound, cover], check=True)
     tracked.settle()
     tracked.agrees()
     shutil.rmtree(tracked.root)
