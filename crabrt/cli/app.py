@@ -22,6 +22,7 @@ from crabrt.errors import NotFound, UsageError
 if TYPE_CHECKING:
     from crabrt.journal import RunIndex
     from crabrt.store import Store, StoreWriter
+    from crabrt.workspace import Workspace
 
 
 class App:
@@ -50,6 +51,19 @@ class App:
         trace: TracebackType | None,
     ) -> None:
         self._closing.__exit__(kind, error, trace)
+
+    def workspace(self, path: bytes) -> Workspace:
+        """The workspace at `path`, with the excludes of its own configuration and of its runs.
+
+        Raises:
+            NotFound, WorkspaceRefused, StoreUnavailable: see ``operations.places``.
+            UsageError: its configuration file makes no sense.
+        """
+        from crabrt.operations.places import open_workspace  # noqa: PLC0415 - as for the store
+        from crabrt.runtime.settings import load_config  # noqa: PLC0415
+
+        config = load_config(os.fsdecode(path), home=self.home)
+        return open_workspace(path, self.home, config.exclude)
 
     def close(self) -> None:
         """Close what was opened, before the end of the command."""

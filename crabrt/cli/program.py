@@ -6,6 +6,7 @@ one line and how to see the traceback. With ``--json`` both are envelopes on sta
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -26,6 +27,9 @@ _SHOWN_PATHS = 20
 
 def run_program() -> NoReturn:
     """Run ``sys.argv`` and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale without our symbols shows them escaped
+            stream.reconfigure(errors="backslashreplace")
     code = execute(sys.argv[1:], os.path.basename(sys.argv[0]))
     try:
         sys.stdout.flush()

@@ -198,3 +198,25 @@ def test_completion_prints_a_script_for_each_shell_and_completes_runs_and_turns(
     assert complete("crab log fix") == {run.run}
     assert {"last@-1", "last@nice", "last@0", "last@3"} <= complete("crab restore last@")
     assert complete("crab restore last@ni") == {"last@nice"}
+
+
+def test_a_locale_without_our_symbols_is_no_error(crab, builder, home, workspace):
+    run = builder.small_run(home, workspace)
+    run.close()
+    done = crab("log", "last", process=True, env={"PYTHONIOENCODING": "ascii"})
+    assert done.code == 0
+    assert "\\u25cf durable" in done.out
+
+
+def test_a_workspace_that_is_gone_is_told_and_can_be_restored_elsewhere(
+    crab, builder, home, workspace, tmp_path
+):
+    run = builder.small_run(home, workspace)
+    run.close()
+    workspace.rename(tmp_path / "moved")
+    for words in (["restore", "last@1"], ["diff", "last@1"], ["resume", "last", "--yes"]):
+        done = crab(*words, cwd=tmp_path)
+        assert done.code == 4, words
+        assert str(workspace) in done.err
+    assert crab("restore", "last@1", "--to", workspace, cwd=tmp_path).code == 0
+    assert (workspace / "app.py").exists()

@@ -34,13 +34,22 @@ class RunBuilder:
     """One run on a workspace; every turn is durable when its method returns."""
 
     def __init__(
-        self, home, workspace, name="fixer", *, argv=(), cwd=b"", family=None, parent=None
+        self,
+        home,
+        workspace,
+        name="fixer",
+        *,
+        argv=(),
+        cwd=b"",
+        family=None,
+        parent=None,
+        exclude=(),
     ):
         self.run = new_run_id(name)
         self.home, self.path = home, workspace
         self.store = Store.open(home, create=True)
         self.writer = self.store.writer()
-        self.workspace = Workspace.open(workspace, home)
+        self.workspace = Workspace.open(workspace, home, exclude=exclude)
         self.tracker = Tracker(self.workspace, huge_files=10**6, huge_bytes=1 << 40)
         self.directory = run_dir(home, RunId(self.run))
         self.lease = Lease.acquire(self.directory)

@@ -25,7 +25,7 @@ from crabrt.operations.comparing import Comparison, compare_states, compare_with
 from crabrt.operations.restoring import scoped_paths
 from crabrt.operations.targets import resolve
 from crabrt.store.contents import read_bytes
-from crabrt.workspace import Change, Workspace
+from crabrt.workspace import Change
 
 _BAR = 40
 
@@ -65,9 +65,7 @@ def command(
         other = resolve(app.index, second)
         comparison, name = compare_states(app.store, first, other), other.name
     else:
-        workspace = Workspace.open(
-            first.run.workspace, app.home, force=True, exclude=app.config.exclude
-        )
+        workspace = app.workspace(first.run.workspace)
         with app.progress("looking at the workspace"):
             comparison = stack.enter_context(
                 compare_with_workspace(app.store, first, workspace, app.config)

@@ -18,7 +18,6 @@ from crabrt.core.targets import Target
 from crabrt.errors import UsageError
 from crabrt.operations.restoring import restore_beside, restore_state, scoped_paths
 from crabrt.operations.targets import resolve
-from crabrt.workspace import Workspace
 
 
 @verb(
@@ -79,9 +78,7 @@ def command(
                 progress=progress,
             )
         else:
-            workspace = Workspace.open(
-                workspace_path, app.home, force=True, exclude=app.config.exclude
-            )
+            workspace = app.workspace(workspace_path)
             done = restore_state(
                 app.index,
                 app.writer,

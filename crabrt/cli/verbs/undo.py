@@ -13,7 +13,6 @@ from crabrt.cli.screen import Screen
 from crabrt.cli.verb import Outcome, verb
 from crabrt.operations.restoring import undo_restore
 from crabrt.operations.standing import workspace_above
-from crabrt.workspace import Workspace
 
 
 @verb(
@@ -31,7 +30,7 @@ def command(app: App, *, workspace: str, dry_run: bool, force: bool) -> Outcome:
     """
     index = app.index
     path = workspace_above(index, os.path.realpath(os.fsencode(workspace)))
-    place = Workspace.open(path, app.home, force=True, exclude=app.config.exclude)
+    place = app.workspace(path)
     with app.progress("undoing the restore") as progress:
         done = undo_restore(
             index, app.writer, place, dry_run=dry_run, force=force, progress=progress
