@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crabrt.core.ids import RunId
-from crabrt.errors import StoreUnavailable
+from crabrt.errors import NotFound, RunBusy, StoreUnavailable
 from crabrt.journal import RunIndex, RunRow, TurnRow, run_dir, thin_turns
 from crabrt.operations import naming
 from crabrt.operations.roots import collect_garbage
@@ -112,7 +112,7 @@ def make_plan(
     surplus = None if policy.max_bytes is None else store_bytes - policy.max_bytes
     planned: list[RunPlan] = []
     for run in runs:
-        if not policy.limits or run.run in live or run.run in spared:
+        if not policy.limits or run.run in live or run.run in spared or run.problem is not None:
             continue
         if surplus is not None and surplus <= 0:
             break
@@ -135,7 +135,8 @@ def apply_plan(store: Store, plan: Plan, *, reason: str, collect: bool = True) -
     """
     for run_plan in plan.runs:
         if run_plan.drop:
-            naming.remove_run(store.home, run_plan.run)
+            with contextlib.suppress(RunBusy, NotFound):
+                naming.remove_run(store.home, run_plan.run)
         else:
             directory = run_dir(store.home, RunId(run_plan.run))
             thin_turns(directory, run_plan.turns, reason=reason)
