@@ -10,11 +10,14 @@ May import: everything below ``cli``. docs/benchmarks.md has the last results.
 
 from crabrt.bench.harness import Bar, Report, Series
 from crabrt.bench.latency import LatencyOptions, measure_latency
+from crabrt.bench.traffic import TrafficOptions, measure_traffic
 
 __all__ = [
     "Bar",
     "LatencyOptions",
     "Report",
     "Series",
+    "TrafficOptions",
     "measure_latency",
+    "measure_traffic",
 ]

@@ -166,13 +166,24 @@ class Samples:
         """All of them, in the order they first came."""
         return list(self._values.items())
 
-    def get(self, who: str, what: str) -> list[float] | None:
-        """The figures of each round, or None where it was never measured."""
-        return self._values.get((who, what))
+    def has(self, who: str, what: str) -> bool:
+        """Whether it was measured at all."""
+        return (who, what) in self._values
 
-    def ratio(self, cost: Sequence[float], allowed: Sequence[float]) -> Series:
-        """Round by round, cost over what is allowed."""
-        return Series(tuple(a / b for a, b in zip(cost, allowed, strict=True)))
+    def get(self, who: str, what: str) -> list[float]:
+        """The figures of each round.
+
+        Raises:
+            KeyError: it was never measured.
+        """
+        if not self.has(who, what):
+            raise KeyError((who, what))
+        return self._values[who, what]
+
+
+def ratios(cost: Sequence[float], allowed: Sequence[float]) -> Series:
+    """Round by round, a cost over what is allowed."""
+    return Series(tuple(a / b for a, b in zip(cost, allowed, strict=True)))
 
 
 def timed(work: Callable[[], T]) -> tuple[float, T]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from crabrt.bench.harness import (
     Times,
     interleave,
     machine,
+    ratios,
     settle,
     timed,
 )
@@ -93,14 +94,14 @@ def measure_latency(
         ground = options.scratch / f"tree{entries}"
         progress(f"making a tree of {entries:,} entries")
         tree = trees.make_tree(ground / "work", entries)
-        bench = _Bench(options, report, environ, progress, tree, ground)
+        bench = _Bench(options, report, environ, progress, tree=tree, ground=ground)
         bench.run(f"{tree.entries:,} entries", peers)
         shutil.rmtree(ground)
     if options.big_file_bytes:
         ground = options.scratch / "big"
         progress("making a big file")
         tree = _make_big(ground / "work", options.big_file_bytes)
-        _Bench(options, report, environ, progress, tree, ground).run_big(peers)
+        _Bench(options, report, environ, progress, tree=tree, ground=ground).run_big(peers)
         shutil.rmtree(ground)
     return report
 
@@ -114,6 +115,7 @@ class _Bench:
         report: Report,
         environ: Mapping[str, str],
         progress: Progress,
+        *,
         tree: trees.Tree,
         ground: Path,
     ) -> None:
@@ -148,12 +150,12 @@ class _Bench:
             for number in self._rounds:
                 self._progress(f"{scenario}: round {number + 1}")
                 _overwrite(self._tree.path / name, self._tree.size_bytes, self._rng)
-                interleave(self._snapshot_cases(subject, peers, [name]), samples, number, self._ground)
+                interleave(
+                    self._snapshot_cases(subject, peers, [name]), samples, number, self._ground
+                )
         self._report.add(scenario, samples)
 
-    def _baseline(
-        self, scenario: str, classes: list[type[Peer]]
-    ) -> tuple[Subject, list[Peer]]:
+    def _baseline(self, scenario: str, classes: list[type[Peer]]) -> tuple[Subject, list[Peer]]:
         """First backups into empty stores; those of the last round."""
         samples = Samples()
         subject: Subject | None = None
@@ -165,10 +167,12 @@ class _Bench:
                 shutil.rmtree(subject.home)
             for peer in peers:
                 shutil.rmtree(peer.scratch)
-            subject = fresh = Subject(self._tree.path, self._ground / "store")
-            peers = [cls(self._tree.path, self._ground / cls.name, self._environ) for cls in classes]
+            subject = Subject(self._tree.path, self._ground / "store")
+            peers = [
+                cls(self._tree.path, self._ground / cls.name, self._environ) for cls in classes
+            ]
             cases: dict[str, Case] = {
-                OURS: lambda: _baseline_times(fresh),
+                OURS: _first_checkpoint(subject),
                 FLOOR: lambda: {
                     "read": floor.read_ms(self._tree.path, self._tree.files),
                 },
@@ -182,15 +186,15 @@ class _Bench:
         assert subject is not None, "there is at least one round"
         return subject, peers
 
-    def _snapshots(
-        self, scenario: str, subject: Subject, peers: list[Peer], count: int
-    ) -> None:
+    def _snapshots(self, scenario: str, subject: Subject, peers: list[Peer], count: int) -> None:
         samples = Samples()
         for number in self._rounds:
             self._progress(f"{scenario}: round {number + 1}")
             edit = self._tree.edit(count, self._rng)
             edit.apply()
-            interleave(self._snapshot_cases(subject, peers, edit.after), samples, number, self._ground)
+            interleave(
+                self._snapshot_cases(subject, peers, edit.after), samples, number, self._ground
+            )
         self._report.add(scenario, samples)
         if count == _BAR_CHANGED:
             self._snapshot_bars(scenario, samples)
@@ -210,21 +214,15 @@ class _Bench:
         return cases
 
     def _snapshot_bars(self, scenario: str, samples: Samples) -> None:
-        known, scan = samples.get(OURS, "known dirty set"), samples.get(OURS, "scan")
-        appends = samples.get(FLOOR, "two appends and syncs")
-        assert known is not None and scan is not None and appends is not None
-        self._report.bars.append(
-            Bar(
-                scenario,
-                "known dirty set",
-                f"captured and durable within {KNOWN_MS:g} ms and two appends and syncs",
-                samples.ratio(known, [KNOWN_MS + ms for ms in appends]),
-            )
-        )
-        status = samples.get("git", "status")
-        if status is not None:
-            ratio = samples.ratio(scan, [1.5 * ms for ms in status])
-            self._report.bars.append(Bar(scenario, "scan", "1.5 times `git status`", ratio))
+        known = samples.get(OURS, "known dirty set")
+        allowed = [KNOWN_MS + ms for ms in samples.get(FLOOR, "two appends and syncs")]
+        goal = f"captured and durable within {KNOWN_MS:g} ms and two appends and syncs"
+        bars = self._report.bars
+        bars.append(Bar(scenario, "known dirty set", goal, ratios(known, allowed)))
+        if samples.has("git", "status"):
+            allowed = [1.5 * ms for ms in samples.get("git", "status")]
+            ratio = ratios(samples.get(OURS, "scan"), allowed)
+            bars.append(Bar(scenario, "scan", "1.5 times `git status`", ratio))
         self._bar(scenario, samples, "known dirty set", "git", 1.0)
         for name in ("restic", "borg"):
             self._bar(scenario, samples, "known dirty set", name, 20.0)
@@ -234,16 +232,13 @@ class _Bench:
         self, scenario: str, samples: Samples, what: str, peer: str, times_faster: float
     ) -> None:
         """Ours against a peer's snapshot, if it was there."""
-        ours, theirs = samples.get(OURS, what), samples.get(peer, "snapshot")
-        if ours is not None and theirs is not None:
+        if samples.has(peer, "snapshot"):
             factor = "" if times_faster == 1 else f"{times_faster:g} times "
-            goal = f"{factor}faster than {peer}"
-            ratio = samples.ratio(ours, [ms / times_faster for ms in theirs])
-            self._report.bars.append(Bar(scenario, what, goal, ratio))
+            allowed = [ms / times_faster for ms in samples.get(peer, "snapshot")]
+            ratio = ratios(samples.get(OURS, what), allowed)
+            self._report.bars.append(Bar(scenario, what, f"{factor}faster than {peer}", ratio))
 
-    def _restores(
-        self, scenario: str, subject: Subject, peers: list[Peer], count: int
-    ) -> None:
+    def _restores(self, scenario: str, subject: Subject, peers: list[Peer], count: int) -> None:
         samples = Samples()
         git = next((peer for peer in peers if isinstance(peer, Git)), None)
         for number in self._rounds:
@@ -251,9 +246,8 @@ class _Bench:
             edit = self._tree.edit(count, self._rng)
             self._restore_round(samples, number, edit, subject=subject, git=git)
         self._report.add(scenario, samples)
-        ours, plain = samples.get(OURS, "restore after its plan"), samples.get(FLOOR, "replace")
-        assert ours is not None and plain is not None
-        ratio = samples.ratio(ours, [2 * ms for ms in plain])
+        allowed = [2 * ms for ms in samples.get(FLOOR, "replace")]
+        ratio = ratios(samples.get(OURS, "restore after its plan"), allowed)
         goal = "twice temporary file, rename and one sync of the same files"
         self._report.bars.append(Bar(scenario, "restore after its plan", goal, ratio))
 
@@ -331,14 +325,17 @@ class _Bench:
         self._report.add(scenario, samples)
 
 
-def _baseline_times(subject: Subject) -> Times:
-    made = subject.checkpoint()
-    captured = made.scan_ms + made.captured_ms
-    return {
-        "scan": made.scan_ms,
-        "captured": captured,
-        "baseline": captured + made.durable_ms,
-    }
+def _first_checkpoint(subject: Subject) -> Case:
+    def work() -> Times:
+        made = subject.checkpoint()
+        captured = made.scan_ms + made.captured_ms
+        return {
+            "scan": made.scan_ms,
+            "captured": captured,
+            "baseline": captured + made.durable_ms,
+        }
+
+    return work
 
 
 def _checkpoint_times(subject: Subject) -> Times:
@@ -383,9 +380,8 @@ def _restore_elsewhere(peer: Peer, target: Path) -> Case:
     return lambda: {"restore elsewhere": _into(target, lambda: peer.restore(target))}
 
 
-def _into(target: Path, work: Case | object) -> float:
+def _into(target: Path, work: Callable[[], object]) -> float:
     """How long `work` takes to fill `target`, which is removed again."""
-    assert callable(work)
     took_ms, _ = timed(work)
     shutil.rmtree(target)
     return took_ms

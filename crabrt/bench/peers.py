@@ -148,7 +148,7 @@ class Restic(Peer):
         super().prepare()
         password = self.scratch / "password"
         password.write_text("bench")
-        self._command = [
+        self._command: list[str | Path] = [
             "restic", "--quiet", "--repo", self.scratch / "repo", "--password-file", password,
             "--cache-dir", self.scratch / "cache",
         ]  # fmt: skip

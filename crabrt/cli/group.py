@@ -41,6 +41,7 @@ VERBS: dict[str, VerbRow] = {
     "check": VerbRow(_MACHINE, "check", "Verify the store and every journal."),
     "repair": VerbRow(_MACHINE, "repair", "Rebuild what is derived, cut what is torn."),
     "doctor": VerbRow(_MACHINE, "doctor", "What this machine can and cannot protect."),
+    "bench": VerbRow(_MACHINE, "bench", "Measure what protection costs on this machine."),
     "demo": VerbRow(_MACHINE, "demo", "See it work: kill an agent, resume it, go back."),
     "completion": VerbRow(_MACHINE, "completion", "Print a shell's completion script."),
 }
