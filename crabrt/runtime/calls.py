@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from crabrt.core.entries import (
@@ -98,20 +98,19 @@ class Acting:
 
     def finish(self, value: Any, *, streamed: bool = False) -> Steps[None]:
         """It returned `value` (of a stream: the list of its items)."""
-        try:
-            payload = self.session.payload(CODECS.encode(value, self._spec.known))
-        except NotEncodable as error:
-            payload = Payload(missing=str(error))
         usage = self._usage(value)
-        yield from self._seal(payload, None, streamed=streamed, usage=usage)
+        known = self._spec.known
+        yield from self._seal(
+            lambda: CODECS.encode(value, known), None, streamed=streamed, usage=usage
+        )
 
     def fail(self, error: BaseException) -> Steps[None]:
         """It raised; a cancellation is sealed as one, an interrupt leaves the call open."""
         if isinstance(error, asyncio.CancelledError):
-            yield from self._seal(Payload(), None, cancelled=True)
+            yield from self._seal(None, None, cancelled=True)
         elif isinstance(error, Exception):
             failure = CODECS.seal_exception(error, self._spec.known)
-            yield from self._seal(Payload(), failure)
+            yield from self._seal(None, failure)
         else:
             self.abandon()
 
@@ -128,7 +127,7 @@ class Acting:
 
     def _seal(
         self,
-        payload: Payload,
+        encode: Callable[[], bytes] | None,
         failure: Failure | None,
         *,
         cancelled: bool = False,
@@ -137,7 +136,8 @@ class Acting:
     ) -> Steps[None]:
         session = self.session
         spent_ms = round((time.perf_counter() - self._started) * 1e3, 3)
-        with session.lock:
+        with session.recording():
+            payload = session.value(encode) if encode is not None else Payload()
             if self._species is Species.MODEL:
                 session.machine.reply_delivered()
                 session.append(
@@ -221,7 +221,7 @@ def _answered(session: Session, spec: Spec, sealed: Sealed) -> Answer:
 
 
 def _request(session: Session, call: CallId, asked: Asked, *, recorded: bool) -> None:
-    with session.lock:
+    with session.recording():
         if not recorded:
             session.begin_model_call()
         messages = None
@@ -246,9 +246,9 @@ def _intent(
     session.begin_tool_call(CallFact(spec.name, prior))
     try:
         yield from session.gate()
-        session.append(
-            Intent(call, asked.digest, session.payload(asked.arguments), prior, external)
-        )
+        with session.recording():
+            arguments = session.payload(asked.arguments)
+            session.append(Intent(call, asked.digest, arguments, prior, external))
         if external is not None:
             yield from session.make_durable()
     except BaseException:

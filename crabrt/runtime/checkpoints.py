@@ -83,7 +83,8 @@ def _changes(session: Session, root: ObjectId) -> tuple[Change, ...]:
 def make(session: Session, job: Job, calls: Sequence[CallFact]) -> None:
     """Run `job` to its end. Never raises: what goes wrong is the job's fate."""
     try:
-        _make(session, job, calls)
+        with session.engine.writer.commit():
+            _make(session, job, calls)
     except (CrabError, OSError) as error:
         _failed(session, job, error)
     except Exception as error:  # noqa: BLE001  a bug here must not kill the user's loop; it is reported

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from crabrt.core.config import Config, resume_request
-from crabrt.core.entries import Failure, Payload
 from crabrt.core.targets import parse_target
 from crabrt.errors import StoreUnavailable
 from crabrt.runtime import registry
@@ -93,16 +92,10 @@ class Loop:
 
     def ended(self, session: Session, value: Any, error: BaseException | None) -> Steps[None]:
         """The loop returned `value` or raised `error`."""
-        failure: Failure | None = None
-        payload = Payload()
         if error is not None:
-            failure = CODECS.seal_exception(error, self._known)
+            yield from session.end(None, CODECS.seal_exception(error, self._known))
         else:
-            try:
-                payload = session.payload(CODECS.encode(value, self._known))
-            except NotEncodable as problem:
-                payload = Payload(missing=str(problem))
-        yield from session.end(payload, failure)
+            yield from session.end(lambda: CODECS.encode(value, self._known), None)
 
 
 def open_or_warn(opening: Callable[[], Entry], config: Config) -> Entry | None:

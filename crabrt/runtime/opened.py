@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from crabrt.core.entries import Failure, Payload
+from crabrt.core.entries import Failure
 from crabrt.core.targets import parse_target
 from crabrt.errors import NotResumable
 from crabrt.runtime import registry
@@ -56,7 +56,7 @@ class OpenRun:
         failure: Failure | None = None
         if error is not None:
             failure = CODECS.seal_exception(error, {})
-        yield from self._session.end(Payload(missing="the block has no result"), failure)
+        yield from self._session.end(None, failure)
 
     def _close(self) -> None:
         registry.remove(self._session)

@@ -63,11 +63,11 @@ def open_engine(setup: Setup, family: str) -> Engine:
         WorkspaceRefused, WorkspaceBusy, NotFound: the workspace cannot be used.
     """
     config = setup.config
-    workspace = Workspace.open(
-        setup.workspace, config.home, force=config.force, exclude=config.exclude
-    )
     store = Store.open(config.home, create=True)
     try:
+        workspace = Workspace.open(
+            setup.workspace, config.home, force=config.force, exclude=config.exclude
+        )
         claim = workspace.claim(family, shared=config.shared)
         try:
             engine = Engine(config, store, workspace, claim)
@@ -128,12 +128,12 @@ def _begin(setup: Setup, engine: Engine, run_id: RunId, lineage: Lineage) -> Ses
     lease = Lease.acquire(directory)
     try:
         journal = Journal.open(directory, lease, create=True)
-        arguments = Payload(missing=setup.missing)
-        if setup.arguments is not None:
-            arguments = put_payload(setup.arguments, engine.writer)
-            engine.writer.flush()
-        journal.append(
-            Started(
+        with engine.writer.commit():
+            arguments = Payload(missing=setup.missing)
+            if setup.arguments is not None:
+                arguments = put_payload(setup.arguments, engine.writer)
+                engine.writer.flush()
+            started = Started(
                 run=run_id,
                 name=setup.name,
                 workspace_path=engine.workspace.path,
@@ -145,9 +145,8 @@ def _begin(setup: Setup, engine: Engine, run_id: RunId, lineage: Lineage) -> Ses
                 arguments=arguments,
                 version=VERSION,
                 pid=os.getpid(),
-            ),
-            turn=0,
-        )
+            )
+            journal.append(started, turn=0)
         for label in setup.config.labels:
             journal.append(Labelled(0, label), turn=0)
     except BaseException:

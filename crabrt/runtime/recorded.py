@@ -8,10 +8,10 @@ import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from crabrt.core.entries import Payload, Recorded
+from crabrt.core.entries import Recorded
 from crabrt.runtime import registry
 from crabrt.runtime.calls import Answer
-from crabrt.runtime.codec import NotEncodable, known_classes
+from crabrt.runtime.codec import known_classes
 from crabrt.runtime.golive import stop_diverged
 from crabrt.runtime.replay import Advice, Species
 from crabrt.runtime.session import CODECS
@@ -50,11 +50,9 @@ def recorded(function: Callable[[], T], *, name: str | None = None, returns: Any
             answer: T = Answer(session, step.sealed, known).value()
             return answer
     value = function()
-    try:
-        payload = session.payload(CODECS.encode(value, known))
-    except NotEncodable as error:
-        payload = Payload(missing=str(error))
-    session.append(Recorded(call, payload))
+    with session.recording():
+        payload = session.value(lambda: CODECS.encode(value, known))
+        session.append(Recorded(call, payload))
     return value
 
 

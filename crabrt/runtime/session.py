@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from crabrt.core.entries import Body, Ended, Failure, Gated, Payload, TurnOpened
@@ -19,7 +20,7 @@ from crabrt.errors import CrabError, NotDurable, Unprotected, UsageError
 from crabrt.inspector import CallFact
 from crabrt.journal import Journal, Lease
 from crabrt.runtime import checkpoints
-from crabrt.runtime.codec import Codecs
+from crabrt.runtime.codec import Codecs, NotEncodable
 from crabrt.runtime.engine import Engine, Fate, Job
 from crabrt.runtime.payloads import put_payload
 from crabrt.runtime.replay import Replay
@@ -121,6 +122,22 @@ class Session:
         except (CrabError, OSError) as error:
             self.degrade(str(error))
             return self.journal.seq
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """The span from putting what an entry names to the entry itself: gc keeps it meanwhile.
+
+        Holds `lock`, so that entries that belong together stay together.
+        """
+        with self.lock, self.engine.writer.commit():
+            yield
+
+    def value(self, encode: Callable[[], bytes]) -> Payload:
+        """What `encode` gives, as a payload; where it cannot be encoded, one that says why."""
+        try:
+            return self.payload(encode())
+        except NotEncodable as error:
+            return Payload(missing=str(error))
 
     def payload(self, data: bytes) -> Payload:
         """`data` as a payload; where it cannot be stored, a payload that says so."""
@@ -299,8 +316,13 @@ class Session:
 
     # -- the end -----------------------------------------------------------------------------
 
-    def end(self, result: Payload, failure: Failure | None) -> Steps[None]:
-        """The agent returned or raised: close the turn, wait until it is durable, say so."""
+    def end(self, encode: Callable[[], bytes] | None, failure: Failure | None) -> Steps[None]:
+        """The agent returned or raised: close the turn, wait until it is durable, say so.
+
+        Args:
+            encode: gives the encoded result, or None where there is none to keep.
+            failure: the exception it raised.
+        """
         started = time.perf_counter()
         with self.lock:
             job = self.close_turn() or self._job
@@ -308,7 +330,9 @@ class Session:
             yield Wait(job.durable)
         exit_ms = round((time.perf_counter() - started) * 1e3, 3)
         status = "done" if failure is None else "failed"
-        self.append(Ended(status, exit_ms, result, failure))
+        with self.recording():
+            result = self.value(encode) if encode is not None else Payload()
+            self.append(Ended(status, exit_ms, result, failure))
         future = self.engine.submit(self._sync)
         if not future.done():
             yield Wait(future)

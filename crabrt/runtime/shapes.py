@@ -12,7 +12,6 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
-from crabrt.core.entries import Payload
 from crabrt.runtime import registry
 from crabrt.runtime.calls import Acting, Answer
 from crabrt.runtime.entering import Entry
@@ -21,8 +20,6 @@ from crabrt.runtime.scopes import Frame, watch_tasks
 from crabrt.runtime.session import Session
 from crabrt.runtime.streams import Inside
 from crabrt.runtime.waits import adrive, drive
-
-_UNKEPT = Payload(missing="the items of a generator are not kept")
 
 
 def shaped(made: Loop) -> Any:
@@ -196,7 +193,7 @@ def _steps(made: Loop, entry: Entry | None, args: Any, kwargs: Any) -> Generator
                 item = source.send(sent)
             sent = yield item
     except StopIteration as stop:
-        drive(session.end(_UNKEPT, None))
+        drive(session.end(None, None))
         return stop.value
     except BaseException as error:
         source.close()
@@ -223,7 +220,7 @@ async def _asteps(
                 item = await anext(source)
             yield item
     except StopAsyncIteration:
-        await adrive(session.end(_UNKEPT, None))
+        await adrive(session.end(None, None))
     except BaseException as error:  # a closing generator may not await before it has let go
         drive(made.ended(session, None, error))
         raise
