@@ -76,7 +76,7 @@ def rename_and_back(hand: Hand) -> str:
 def rename_dir_and_back(hand: Hand) -> str:
     """With all that is in it."""
     path = hand.a_subdir()
-    away = hand.at(path) + b".away"
+    away = os.path.join(os.path.dirname(hand.at(path)), b".away-%d" % hand.turn)
     os.rename(hand.at(path), away)
     os.rename(away, hand.at(path))
     return repr(path)

@@ -17,6 +17,7 @@ from crabrt.testing.hostile.hand import (
     where_supported,
 )
 
+_TARGET_BYTES = 1_000  # XFS keeps no longer ones
 _TARGETS = (b"nowhere", b"../..", b"/etc/passwd", b".", b"a/b/c", b"\xff\xfe", b"t" * 1000)
 
 
@@ -182,8 +183,11 @@ def dir_to_link(hand: Hand) -> str:
     path, new = hand.a_subdir(), hand.new_path()
     if new.startswith(path + b"/"):
         raise NotApplicable("into itself")
+    target = os.path.relpath(hand.at(new), os.path.dirname(hand.at(path)))
+    if len(target) > _TARGET_BYTES:
+        raise NotApplicable("the target is too long")
     os.rename(hand.at(path), hand.at(new))
-    os.symlink(os.path.relpath(hand.at(new), os.path.dirname(hand.at(path))), hand.at(path))
+    os.symlink(target, hand.at(path))
     return f"{path!r} now at {new!r}"
 
 
