@@ -203,9 +203,9 @@ def _checkpoint_here(session: Session, stop: Stop) -> State | None:
 def _place(stop: Stop) -> tuple[int, int]:
     """Which checkpoint the disk is, in a run that stopped there: turn, and point inside it."""
     ended = stop.turn if stop.ended is not None else stop.turn - 1
-    done = stop.checkpoint is not None and (stop.checkpoint.turn, stop.checkpoint.inner) >= (
-        ended,
-        0,
+    last = stop.checkpoint
+    done = last is not None and (  # a point `ended.n` lies before the end of that turn
+        last.turn > ended or (last.turn == ended and last.inner == 0)
     )
     if stop.turn == 0 or (not done and not stop.turn_had_tools):
         return max(ended, 0), 0
