@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from crabrt.core.clock import boot_id
 from crabrt.core.config import GIB
+from crabrt.core.content import piece_ids
 from crabrt.core.failpoints import declare
 from crabrt.core.ids import ObjectId
 from crabrt.core.ports import ObjectReader, ObjectWriter
@@ -85,6 +86,11 @@ class Session:
             plan, blocked = without_mounts(
                 self._plan(handles, before, target, scope), handles.mounts
             )
+            if not self._can_be_undone(plan):
+                before = self._capture(self._fresh_tracker(), durable=not dry_run)
+                plan, blocked = without_mounts(
+                    self._plan(handles, before, target, scope), handles.mounts
+                )
             known = self._known_base(base, force=force)
             conflicts = self._conflicts(known, before, plan, scope)
             if conflicts and not (force or dry_run):
@@ -169,12 +175,29 @@ class Session:
             raise NotFound("the state to restore is not in the store", where=target.hex())
         read_root(self._writer, target)
 
+    def _can_be_undone(self, plan: Plan) -> bool:
+        """Whether the store has every byte that the plan takes away.
+
+        It may not: the index vouches for files by their stamps, and the store may have lost since
+        what it had of them (a pack that was damaged and set aside). Then they are read again.
+        """
+        contents = (change.before.content for change in plan.changes if change.before is not None)
+        return all(
+            self._writer.contains(piece)
+            for content in contents
+            if content is not None
+            for piece in piece_ids(content, self._writer.get)
+        )
+
     def _tracker(self) -> Tracker:
         if self._given is not None:
             return self._given
-        tracker = Tracker(self._workspace, huge_files=2_000_000, huge_bytes=100 * GIB, force=True)
+        tracker = self._fresh_tracker()
         tracker.load(self._writer)
         return tracker
+
+    def _fresh_tracker(self) -> Tracker:
+        return Tracker(self._workspace, huge_files=2_000_000, huge_bytes=100 * GIB, force=True)
 
     def _capture(self, tracker: Tracker, *, durable: bool) -> ObjectId:
         root = tracker.capture(tracker.scan(), self._writer).root
