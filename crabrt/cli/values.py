@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from crabrt.cli.safe_text import safe_text
+from crabrt.core.secrets import redact_text
 from crabrt.errors import Damaged
 
 MARK = "$crab"
@@ -31,8 +32,25 @@ def decode(data: bytes) -> Any:
     """
     try:
         return msgspec.msgpack.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Damaged(f"a stored value cannot be decoded: {error}") from error
+
+
+def decode_to_show(data: bytes) -> Any:
+    """The same, with what is shaped like a token or a private key replaced in all text.
+
+    Raises:
+        Damaged: it is not msgpack.
+    """
+    return _redacted(decode(data))
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact_text(value)
+    if isinstance(value, dict):
+        return {key: _redacted(item) for key, item in value.items()}
+    return [_redacted(item) for item in value] if isinstance(value, list) else value
 
 
 def jsonable(value: Any, depth: int = 0) -> Any:

@@ -3,7 +3,8 @@
 The default digest covers the arguments without ``self``. Of a list of messages it covers only what
 a model sees (role, content, tool calls, ids, names), and beside the messages only ``model`` and
 ``tools``: loops put timestamps and counters into their messages, and a resumed run must not be
-taken for another because a clock moved.
+taken for another because a clock moved. Keys and tokens among the arguments are neither stored nor
+compared (``core.secrets``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
+from crabrt.core.secrets import without_secrets
 from crabrt.runtime.codec import Codecs
 
 _MESSAGE_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name")
@@ -82,7 +84,7 @@ def ask(
         split_messages: whether this is a model call, whose messages are stored one by one.
     """
     messages = _messages(named) if split_messages else None
-    rest = {k: v for k, v in named.items() if messages is None or k != messages[0]}
+    rest = without_secrets({k: v for k, v in named.items() if messages is None or k != messages[0]})
     arguments = codecs.encode_readable(rest)
     encoded = (
         None

@@ -55,3 +55,9 @@ def test_garbage_and_nesting_without_end_are_typed_errors_or_marked():
         deep = [deep]
     assert "…" in values.readable(deep)
     assert "nested too deep" in str(values.jsonable(deep))
+
+
+def test_tokens_in_what_is_shown_are_redacted_and_the_stored_value_is_not():
+    data = msgspec.msgpack.encode({"out": ["key: sk-abcdefghijklmnop1234"]})
+    assert values.decode_to_show(data) == {"out": ["key: [redacted]"]}
+    assert values.decode(data) == {"out": ["key: sk-abcdefghijklmnop1234"]}

@@ -450,3 +450,20 @@ def test_recorded_values_are_journalled_once(ws: Path, store) -> None:
     values = run()
     assert values[3] == {"a": 1}
     assert store.kinds().count("recorded") == 4
+
+
+def test_keys_among_the_arguments_are_neither_stored_nor_compared(ws: Path, store) -> None:
+    @crabrt.model
+    def ask(messages: list[dict], api_key: str, extra_headers: dict) -> str:
+        return "ok"
+
+    @crabrt.agent(workspace=ws, name="keyed")
+    def run() -> None:
+        ask([{"role": "user", "content": "x"}], "sk-very-secret", {"Authorization": "Bearer abc"})
+
+    run()
+    (request,) = store.bodies(Request)
+    assert b"secret" not in request.arguments.inline
+    assert b"Bearer" not in request.arguments.inline
+    for path in store.home.rglob("*"):
+        assert not path.is_file() or b"sk-very-secret" not in path.read_bytes()

@@ -201,7 +201,7 @@ def _call_title(store: Store, call: CallDetail, *, full: bool) -> str:
     if data is None:
         return f"{name}(?)  arguments not stored: {safe_text(call.arguments.missing or '')}"
     limit = 1_000_000 if full else 200
-    return values.call_text(call.call.name, values.decode(data), limit)
+    return values.call_text(call.call.name, values.decode_to_show(data), limit)
 
 
 def _messages(out: Screen, store: Store, call: CallDetail, *, full: bool) -> Iterator[str]:
@@ -213,7 +213,7 @@ def _messages(out: Screen, store: Store, call: CallDetail, *, full: bool) -> Ite
     if skipped:
         yield f"  [{skipped} earlier messages: --full]"
     for message in ids[skipped:]:
-        role, text = values.message_text(values.decode(store.get(message)), full=full)
+        role, text = values.message_text(values.decode_to_show(store.get(message)), full=full)
         yield from _block(out.style(role or "message", "cyan"), text)
 
 
@@ -222,7 +222,7 @@ def _reply(out: Screen, store: Store, payload: Payload, *, full: bool) -> Iterat
     if data is None:
         yield from _block("reply", _shown(store, payload, full=full))
         return
-    role, text = values.message_text(values.decode(data), full=full)
+    role, text = values.message_text(values.decode_to_show(data), full=full)
     yield from _block(out.style(f"reply {role}".rstrip(), "green"), text)
 
 
@@ -230,7 +230,7 @@ def _shown(store: Store, payload: Payload, *, full: bool) -> str:
     data = payload_bytes(payload, store)
     if data is None:
         return f"(not stored: {safe_text(payload.missing or 'nothing was recorded')})"
-    return values.readable(values.decode(data), full=full)
+    return values.readable(values.decode_to_show(data), full=full)
 
 
 def _block(title: str, text: str) -> Iterator[str]:
@@ -256,7 +256,7 @@ def _call_data(store: Store, call: CallDetail) -> dict[str, Any]:
     messages = None
     if call.messages is not None:
         ids = piece_ids(call.messages, store.get)
-        messages = [values.jsonable(values.decode(store.get(i))) for i in ids]
+        messages = [values.jsonable(values.decode_to_show(store.get(i))) for i in ids]
     failure = call.failure
     return {
         "call": str(call.call),
@@ -279,4 +279,8 @@ def _call_data(store: Store, call: CallDetail) -> dict[str, Any]:
 
 def _json(store: Store, payload: Payload) -> Any:
     data = payload_bytes(payload, store)
-    return {"missing": payload.missing} if data is None else values.jsonable(values.decode(data))
+    return (
+        {"missing": payload.missing}
+        if data is None
+        else values.jsonable(values.decode_to_show(data))
+    )
