@@ -1,3 +1,3 @@
-"""The version of the installed distribution; the checkout's own when it is not installed."""
+"""The version of crabrt; the build reads it here."""
 
 VERSION = "0.1.0"
