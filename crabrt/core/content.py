@@ -23,7 +23,7 @@ _NODE_MAX = 256
 _CUT_BELOW = 4  # of 256: a node of 64 ids on average
 
 
-class Content(msgspec.Struct, frozen=True, array_like=True):
+class Content(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where the bytes of something are.
 
     Attributes:

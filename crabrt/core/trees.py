@@ -12,7 +12,9 @@ directory has the same id however it came about.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from enum import IntEnum
 from typing import TypeVar
 
@@ -43,7 +45,7 @@ class Kind(IntEnum):
     FIFO = 4
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One name in a directory.
 
     Attributes:
@@ -70,7 +72,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
 
 
-class NodeRef(msgspec.Struct, frozen=True, array_like=True):
+class NodeRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A lower node and the first name in it."""
 
     first: bytes
@@ -110,14 +112,51 @@ _decode_root = msgspec.msgpack.Decoder(Root).decode
 _decode_links = msgspec.msgpack.Decoder(LinkGroups).decode
 
 
+Leaves = tuple[NodeRef, ...]
+"""The lowest nodes of a directory, in order; for one that is not split, the only one."""
+
+
 def put_directory(entries: Sequence[Entry], put: Put) -> ObjectId:
     """Store a directory; its id. `entries` must be in strictly ascending name order."""
+    return put_above(put_leaves(entries, put), put)
+
+
+def put_leaves(entries: Sequence[Entry], put: Put) -> Leaves:
+    """Store the lowest nodes of a directory. `entries` as for `put_directory`."""
     if len(entries) <= SPLIT_OVER:
-        return put(_encode(Node(0, entries=tuple(entries))), ObjectKind.TREE)
-    refs = [
-        NodeRef(part[0].name, put(_encode(Node(0, entries=tuple(part))), ObjectKind.TREE))
-        for part in _cut(entries, [e.name for e in entries], 0)
-    ]
+        return (_put_leaf(entries, put),)
+    return tuple(_put_leaf(part, put) for part in _cut(entries, [e.name for e in entries], 0))
+
+
+def put_leaves_again(
+    leaves: Leaves, entries: Sequence[Entry], changed: AbstractSet[bytes], put: Put
+) -> Leaves:
+    """`put_leaves` where it is known what it gave before.
+
+    Args:
+        leaves: what it gave, for entries of the same names.
+        entries: what is there now.
+        changed: names among which are all whose entries are others now.
+        put: called for the nodes with such names alone.
+    """
+    names = [entry.name for entry in entries]
+    bounds = [bisect_left(names, leaf.first) for leaf in leaves] + [len(names)]
+    return tuple(
+        leaf if changed.isdisjoint(names[begin:end]) else _put_leaf(entries[begin:end], put)
+        for leaf, begin, end in zip(leaves, bounds, bounds[1:], strict=False)
+    )
+
+
+def _put_leaf(part: Sequence[Entry], put: Put) -> NodeRef:
+    first = part[0].name if part else b""
+    return NodeRef(first, put(_encode(Node(0, entries=tuple(part))), ObjectKind.TREE))
+
+
+def put_above(leaves: Leaves, put: Put) -> ObjectId:
+    """Store what joins the lowest nodes of a directory; the directory's id."""
+    if len(leaves) == 1:
+        return leaves[0].id
+    refs: Sequence[NodeRef] = leaves
     level = 1
     while len(refs) > SPLIT_OVER:
         refs = [

@@ -18,7 +18,7 @@ OBJECT_MAX = 64 << 20
 """Longest object. Longer contents are cut into pieces; a longer length on disk is damage."""
 
 _WORTH_TRYING = 64  # bytes; below, the frame eats what is gained
-_SAMPLE_FROM = 4096
+_SAMPLE_FROM = 32 << 10  # bytes; below, compressing in vain costs less than every sample
 _SLICE = 1024
 _SAVES_AT_LEAST = 0.03
 

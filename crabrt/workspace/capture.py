@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from crabrt.core.ids import ObjectId
 from crabrt.core.ports import ObjectWriter
-from crabrt.core.trees import Entry, Kind, put_directory
+from crabrt.core.trees import Entry, Kind, Leaves, put_above, put_leaves, put_leaves_again
 from crabrt.workspace.changes import Change, compare, join
 from crabrt.workspace.dirfd import DirStack
 from crabrt.workspace.files import FileReader, Reading, directory_entry
@@ -37,6 +38,7 @@ class Work:
         stamps: by name, for what was read.
         doubts: by name, for what was read and has to be read again.
         touched: the names whose entry may differ from what was.
+        leaves: the nodes the entries were stored as, if they were.
     """
 
     seen: Seen
@@ -46,6 +48,7 @@ class Work:
     stamps: dict[bytes, bytes] = field(default_factory=dict)
     doubts: dict[bytes, Doubt] = field(default_factory=dict)
     touched: set[bytes] = field(default_factory=set)
+    leaves: Leaves = ()
 
     def keep(self, entry: Entry) -> None:
         """Capture `entry`."""
@@ -252,12 +255,19 @@ class Capturer:
     def _entry_of(self, work: Work, known: Entry | None) -> Entry:
         own = work.own if work.own is not None else known
         assert own is not None
-        if known is not None and not work.differs:
-            child = known.child
-        else:
-            entries = [work.entries[name] for name in sorted(work.entries)]
-            child = put_directory(entries, self._writer.put)
+        same = known is not None and not work.differs
+        child = known.child if known is not None and same else self._put_entries(work)
         return msgspec.structs.replace(own, child=child)
+
+    def _put_entries(self, work: Work) -> ObjectId:
+        """Store the entries of a directory; the nodes that hold no touched name are there."""
+        put, leaves = self._writer.put, work.seen.dir.leaves
+        entries = [work.entries[name] for name in sorted(work.entries)]
+        if leaves and work.entries.keys() == work.before.keys():
+            work.leaves = put_leaves_again(leaves, entries, work.touched, put)
+        else:
+            work.leaves = put_leaves(entries, put)
+        return put_above(work.leaves, put)
 
     def _drop_lost_children(self, work: Work) -> None:
         for name in work.seen.dir.dirs.keys() - work.seen.dirs.keys():
@@ -350,3 +360,4 @@ def apply(work: Work, linked: tuple[Linked, ...]) -> None:
     node.linked = linked
     if work.differs:
         node.packed = pack_entries([work.entries[name] for name in sorted(work.entries)])
+        node.leaves = work.leaves

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from crabrt.core.trees import Entry
+from crabrt.core.trees import Entry, Leaves
 from crabrt.workspace.changes import join
 from crabrt.workspace.stamps import GONE, STAMP_BYTES
 
@@ -43,6 +43,7 @@ class Dir:
         names: all names in it that are not excluded, in order, captured or not.
         stamps: the stamps of `names`, one after the other.
         packed: the entries of the captured names, encoded; see `entries`.
+        leaves: the lowest tree nodes that `packed` was stored as; empty where that is not known.
         dirs: the captured directories in it, by name.
         doubts: names to be read again at the next scan whatever their stamp says.
         skipped: names that are not captured, with the reason.
@@ -56,6 +57,7 @@ class Dir:
         "dirs",
         "doubts",
         "ignores",
+        "leaves",
         "linked",
         "name",
         "names",
@@ -75,6 +77,7 @@ class Dir:
         self.names: tuple[bytes, ...] = ()
         self.stamps = b""
         self.packed = EMPTY
+        self.leaves: Leaves = ()
         self.dirs: dict[bytes, Dir] = {}
         self.doubts: dict[bytes, Doubt] = {}
         self.skipped: dict[bytes, str] = {}
