@@ -14,13 +14,18 @@ import contextlib
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from crabrt.core.ids import ObjectId
 from crabrt.store import layout, locks
@@ -225,20 +230,26 @@ class Catalog:
         db.execute("COMMIT")
 
     def _connect(self) -> sqlite3.Connection:
-        for attempt in range(_ATTEMPTS):
-            try:
-                return self._open()
-            except sqlite3.DatabaseError as error:
-                trouble = _trouble(error)
-                if trouble is _Trouble.UNWRITABLE:
-                    break
-                if trouble is _Trouble.DAMAGED:
-                    self._remove_damaged()
-                else:  # several processes create or close it at once
-                    time.sleep(0.01 * attempt)
-            except OSError:
-                break
-        return self._open_memory()
+        """The file's connection; one to memory where there can be none."""
+        # Several processes may create, replace or close it at once: jitter parts them.
+        patient = Retrying(
+            stop=stop_after_attempt(_ATTEMPTS),
+            wait=wait_random_exponential(multiplier=0.01, max=0.2),
+            retry=retry_if_exception(self._worth_another_try),
+            reraise=True,
+        )
+        try:
+            return patient(self._open)
+        except (sqlite3.DatabaseError, OSError):
+            return self._open_memory()
+
+    def _worth_another_try(self, error: BaseException) -> bool:
+        if not isinstance(error, sqlite3.DatabaseError):
+            return False
+        trouble = _trouble(error)
+        if trouble is _Trouble.DAMAGED:
+            self._remove_damaged()
+        return trouble is not _Trouble.UNWRITABLE
 
     def _open(self) -> sqlite3.Connection:
         if not self.path.exists():
