@@ -98,7 +98,10 @@ class Lineage(msgspec.Struct, frozen=True):
 
 
 class Started(Body, frozen=True):
-    """A run begins. Always the first entry of a journal that was not forked."""
+    """A run begins. Always the first entry of a journal that was not forked.
+
+    `exclude`: patterns given in code or configuration, which nobody could read elsewhere later.
+    """
 
     kind = "started"
     run: str
@@ -112,6 +115,7 @@ class Started(Body, frozen=True):
     arguments: Payload = Payload()
     version: str = ""
     pid: int = 0
+    exclude: tuple[str, ...] = ()
 
 
 class Forked(Body, frozen=True):

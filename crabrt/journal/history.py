@@ -93,6 +93,7 @@ def _started(fold: Fold, body: Started, record: Record) -> None:
         agent=body.agent,
         arguments=body.arguments,
         version=body.version,
+        exclude=body.exclude,
         pid=body.pid,
         started_ns=record.entry.wall_ns,
     )

@@ -192,7 +192,8 @@ class RunView(msgspec.Struct, frozen=True):
 
     Attributes:
         run, name: which. Empty before its first entry is read.
-        workspace_path, workspace_id, lineage, argv, cwd, agent, arguments, version: as it started.
+        workspace_path, workspace_id, lineage, argv, cwd, agent, arguments, version,
+        exclude: as it started.
         status: ``open``, ``done``, ``failed``, or ``forked`` (never taken up); whether an open run
             is alive is the lease's to say: see `live_status`.
         started_ns, updated_ns: wall clock of its first and last entry.
@@ -234,6 +235,7 @@ class RunView(msgspec.Struct, frozen=True):
     result: Payload = Payload()
     failure: Failure | None = None
     exit_ms: float = 0.0
+    exclude: tuple[str, ...] = ()
 
 
 def live_status(status: str, *, held: bool) -> str:

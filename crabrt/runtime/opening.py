@@ -145,6 +145,7 @@ def _begin(setup: Setup, engine: Engine, run_id: RunId, lineage: Lineage) -> Ses
                 arguments=arguments,
                 version=VERSION,
                 pid=os.getpid(),
+                exclude=setup.config.exclude,
             )
             journal.append(started, turn=0)
         for label in setup.config.labels:
