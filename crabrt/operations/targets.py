@@ -72,8 +72,14 @@ def resolve_turn(index: RunIndex, target: Target | str) -> tuple[RunRow, TurnRow
     parsed = parse_target(target) if isinstance(target, str) else target
     run = index.find(parsed.run)
     at = TurnRef(turn=-1) if parsed.at is None else parsed.at
+    turn = index.turn(run.run, at)
     inner = run.labels[at.label][1] if at.label in run.labels else at.inner
-    return run, index.turn(run.run, at), inner
+    if inner and all(point.inner != inner for point in turn.inner):
+        known = ", ".join(f"{turn.turn}.{point.inner}" for point in turn.inner) or "none"
+        raise NotFound(
+            "the turn has no such inner checkpoint", where=f"{run.run}@{at}", hint=f"known: {known}"
+        )
+    return run, turn, inner
 
 
 def restorable_states(

@@ -61,6 +61,7 @@ def repair(home: Path) -> RepairReport:
     home = Path(home).absolute()
     if not (home / layout.PACKS).is_dir() and not (home / layout.FORMAT).exists():
         raise NotFound("there is no store here", where=str(home), hint="set CRAB_HOME")
+    _refuse_newer_format(home)
     guard: locks.HeldLock | None = None
     try:
         for name in layout.DIRECTORIES:
@@ -74,6 +75,16 @@ def repair(home: Path) -> RepairReport:
     finally:
         if guard is not None:
             guard.release(remove=False)
+
+
+def _refuse_newer_format(home: Path) -> None:
+    """Nothing of a newer store is touched, not even its locks; other damage is to be mended."""
+    try:
+        read_format(home)
+    except FormatTooNew:
+        raise
+    except (Damaged, NotFound):
+        return
 
 
 def _repair(home: Path) -> RepairReport:

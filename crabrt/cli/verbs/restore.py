@@ -15,9 +15,10 @@ from crabrt.cli.screen import Screen
 from crabrt.cli.talk import conversation_outcome
 from crabrt.cli.verb import Outcome, verb
 from crabrt.core.targets import Target
-from crabrt.errors import UsageError
+from crabrt.errors import NotFound, UsageError
 from crabrt.operations.restoring import restore_beside, restore_state, scoped_paths
 from crabrt.operations.targets import resolve
+from crabrt.workspace import Workspace
 
 
 @verb(
@@ -78,7 +79,7 @@ def command(
                 progress=progress,
             )
         else:
-            workspace = app.workspace(workspace_path)
+            workspace = _workspace(app, workspace_path)
             done = restore_state(
                 app.index,
                 app.writer,
@@ -98,3 +99,12 @@ def command(
             out.line("Take it back: crab undo")
 
     return Outcome(data, text, restored_exit(done.report))
+
+
+def _workspace(app: App, path: bytes) -> Workspace:
+    try:
+        return app.workspace(path)
+    except NotFound as error:
+        raise NotFound(
+            "the workspace is gone", where=error.where, hint="make the files elsewhere: --to DIR"
+        ) from error
