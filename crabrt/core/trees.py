@@ -12,9 +12,8 @@ directory has the same id however it came about.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from collections.abc import Set as AbstractSet
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import TypeVar
 
@@ -129,22 +128,30 @@ def put_leaves(entries: Sequence[Entry], put: Put) -> Leaves:
 
 
 def put_leaves_again(
-    leaves: Leaves, entries: Sequence[Entry], changed: AbstractSet[bytes], put: Put
+    leaves: Leaves,
+    names: Sequence[bytes],
+    entry_of: Callable[[bytes], Entry],
+    changed: Iterable[bytes],
+    put: Put,
 ) -> Leaves:
-    """`put_leaves` where it is known what it gave before.
+    """`put_leaves` where it is known what it gave before for entries of the same names.
+
+    Costs no more than what changed, however long the directory is.
 
     Args:
-        leaves: what it gave, for entries of the same names.
-        entries: what is there now.
+        leaves: what it gave.
+        names: of all entries, ascending.
+        entry_of: the entry of a name as it is now.
         changed: names among which are all whose entries are others now.
         put: called for the nodes with such names alone.
     """
-    names = [entry.name for entry in entries]
-    bounds = [bisect_left(names, leaf.first) for leaf in leaves] + [len(names)]
-    return tuple(
-        leaf if changed.isdisjoint(names[begin:end]) else _put_leaf(entries[begin:end], put)
-        for leaf, begin, end in zip(leaves, bounds, bounds[1:], strict=False)
-    )
+    firsts = [leaf.first for leaf in leaves]
+    again = list(leaves)
+    for i in {max(0, bisect_right(firsts, name) - 1) for name in changed}:
+        begin = bisect_left(names, firsts[i])
+        end = bisect_left(names, firsts[i + 1]) if i + 1 < len(firsts) else len(names)
+        again[i] = _put_leaf([entry_of(name) for name in names[begin:end]], put)
+    return tuple(again)
 
 
 def _put_leaf(part: Sequence[Entry], put: Put) -> NodeRef:

@@ -10,6 +10,7 @@ fails leaves the index as it was.
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
 import msgspec
@@ -20,7 +21,7 @@ from crabrt.core.trees import Entry, Kind, Leaves, put_above, put_leaves, put_le
 from crabrt.workspace.changes import Change, compare, join
 from crabrt.workspace.dirfd import DirStack
 from crabrt.workspace.files import FileReader, Reading, directory_entry
-from crabrt.workspace.index import LOCKED, Dir, Doubt, Linked, pack_entries
+from crabrt.workspace.index import LOCKED, Dir, Doubt, Linked
 from crabrt.workspace.scan import Seen
 from crabrt.workspace.stamps import GONE, STAMP, STAMP_BYTES, stamp
 
@@ -262,11 +263,11 @@ class Capturer:
     def _put_entries(self, work: Work) -> ObjectId:
         """Store the entries of a directory; the nodes that hold no touched name are there."""
         put, leaves = self._writer.put, work.seen.dir.leaves
-        entries = [work.entries[name] for name in sorted(work.entries)]
         if leaves and work.entries.keys() == work.before.keys():
-            work.leaves = put_leaves_again(leaves, entries, work.touched, put)
+            names, entry_of = list(work.before), work.entries.__getitem__
+            work.leaves = put_leaves_again(leaves, names, entry_of, work.touched, put)
         else:
-            work.leaves = put_leaves(entries, put)
+            work.leaves = put_leaves([work.entries[name] for name in sorted(work.entries)], put)
         return put_above(work.leaves, put)
 
     def _drop_lost_children(self, work: Work) -> None:
@@ -343,11 +344,11 @@ def apply(work: Work, linked: tuple[Linked, ...]) -> None:
     seen, node = work.seen, work.seen.dir
     stamps = seen.stamps
     if work.stamps:
-        parts = [
-            work.stamps.get(name) or stamps[i * STAMP_BYTES : (i + 1) * STAMP_BYTES]
-            for i, name in enumerate(seen.names)
-        ]
-        stamps = b"".join(parts)
+        spliced = bytearray(stamps)
+        for name, its_stamp in work.stamps.items():
+            at = bisect_left(seen.names, name) * STAMP_BYTES
+            spliced[at : at + STAMP_BYTES] = its_stamp
+        stamps = bytes(spliced)
     node.stamp = seen.stamp
     node.names = seen.names
     node.stamps = stamps
@@ -359,5 +360,7 @@ def apply(work: Work, linked: tuple[Linked, ...]) -> None:
     node.doubts = kept | work.doubts
     node.linked = linked
     if work.differs:
-        node.packed = pack_entries([work.entries[name] for name in sorted(work.entries)])
+        node.hold(work.entries)
+        if not work.before:
+            node.pack()  # all of a first capture would take much memory until it is saved
         node.leaves = work.leaves

@@ -42,8 +42,7 @@ class Dir:
         stamp: of the directory, taken before it was listed; empty when never captured.
         names: all names in it that are not excluded, in order, captured or not.
         stamps: the stamps of `names`, one after the other.
-        packed: the entries of the captured names, encoded; see `entries`.
-        leaves: the lowest tree nodes that `packed` was stored as; empty where that is not known.
+        leaves: the lowest tree nodes that `entries` were stored as; empty where that is not known.
         dirs: the captured directories in it, by name.
         doubts: names to be read again at the next scan whatever their stamp says.
         skipped: names that are not captured, with the reason.
@@ -53,6 +52,8 @@ class Dir:
     """
 
     __slots__ = (
+        "_held",
+        "_packed",
         "depth",
         "dirs",
         "doubts",
@@ -61,7 +62,6 @@ class Dir:
         "linked",
         "name",
         "names",
-        "packed",
         "parent",
         "settled",
         "skipped",
@@ -76,7 +76,8 @@ class Dir:
         self.stamp = b""
         self.names: tuple[bytes, ...] = ()
         self.stamps = b""
-        self.packed = EMPTY
+        self._packed = EMPTY
+        self._held: dict[bytes, Entry] | None = None
         self.leaves: Leaves = ()
         self.dirs: dict[bytes, Dir] = {}
         self.doubts: dict[bytes, Doubt] = {}
@@ -94,6 +95,26 @@ class Dir:
             parts.append(node.name)
             node = node.parent
         return b"/".join(reversed(parts))
+
+    @property
+    def packed(self) -> bytes:
+        """The entries, encoded."""
+        self.pack()
+        return self._packed
+
+    @packed.setter
+    def packed(self, packed: bytes) -> None:
+        self._packed, self._held = packed, None
+
+    def pack(self) -> None:
+        """Encode what is held."""
+        if self._held is not None:
+            self._packed = _encode([self._held[name] for name in sorted(self._held)])
+            self._held = None
+
+    def hold(self, entries: dict[bytes, Entry]) -> None:
+        """Take over other entries; they are encoded by `pack`, or when asked for."""
+        self._held = entries
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -123,8 +144,3 @@ class Dir:
             for entry in node.entries:
                 yield join(path, entry.name), entry
             stack.extend((child, join(path, name)) for name, child in node.dirs.items())
-
-
-def pack_entries(entries: list[Entry]) -> bytes:
-    """What `Dir.packed` holds."""
-    return _encode(entries)
