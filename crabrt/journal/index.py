@@ -135,6 +135,8 @@ class RunIndex:
         connection.execute("BEGIN IMMEDIATE")
         try:
             stored = _load(connection, run)  # again: another process may have been quicker
+            if stored is not None and _count(connection, run) != stored.count:
+                raise Rotten("turns are missing")  # else the new count would make that right
             seen = _seen(directory)
             state = FoldState() if stored is None else stored.state
             if stored is None or stored.seen != seen:
