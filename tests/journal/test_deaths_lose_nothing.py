@@ -32,10 +32,10 @@ for owner in range(2):
         with Journal.open(directory, lease, create=True, segment_bytes=500) as journal:
             for _ in range(count):
                 n = journal.append(Noted("t", str(journal.seq + 1)), turn=0)
-                print("appended", n, flush=True)
+                print(f"appended {n}", flush=True)
                 if n % 3 == 0:
                     journal.sync()
-                    print("synced", n, flush=True)
+                    print(f"synced {n}", flush=True)
     with RunIndex.open(home) as index:
         index.refresh()
 label_turn(directory, "good", 0)
