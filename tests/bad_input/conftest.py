@@ -119,6 +119,7 @@ def finished(tmp_path_factory):
     (place.ws / "start").write_text("as it was found")
     said = place.fix()
     assert (said.exit, said.out) == (0, "done\n"), said.err
+    assert place.crab("runs").exit == 0  # now there is an index of runs, too
     return place
 
 

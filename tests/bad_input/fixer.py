@@ -7,6 +7,7 @@ import argparse
 import os
 import random
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def write(number: int) -> str:
             given.die_at.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         if given.wait is not None:
-            print("waiting", flush=True)
+            sys.stdout.write("waiting\n")
+            sys.stdout.flush()
             while given.wait.exists():
                 threading.Event().wait(0.02)
     return f"wrote {number}"
@@ -52,4 +54,4 @@ def fix(turns: int) -> str:
     return "done"
 
 
-print(fix(given.turns))
+sys.stdout.write(f"{fix(given.turns)}\n")

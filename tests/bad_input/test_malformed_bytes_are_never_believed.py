@@ -141,7 +141,8 @@ def areas(home):
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    "area", ["chunks.sqlite", "format.json", "gc", "packs", "runs", "runs.sqlite", "workspaces", "writers"]
+    "area",
+    ["chunks.sqlite", "format.json", "gc", "packs", "runs", "runs.sqlite", "workspaces", "writers"],
 )
 def test_a_flipped_bit_is_an_error_or_harmless(area, finished, whole, beside):
     rng = random.Random(area)
@@ -182,7 +183,6 @@ def test_repair_after_a_flipped_bit_never_invents_anything(area, finished, whole
 @pytest.mark.timeout(300)
 def test_a_workspace_index_with_a_flipped_bit_is_dropped_or_right(finished, beside):
     """What the index says is believed by scans: harmed, it must never hide a change."""
-    from crabrt.workspace import Tracker
 
     rng = random.Random("index")
     for path in files_of(finished.home):

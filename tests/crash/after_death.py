@@ -1,4 +1,4 @@
-"""What is asked of a store whose run was killed: it is clean, it goes on, and every turn comes back."""
+"""What is asked of a store whose run was killed: it is clean, goes on, and all turns come back."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What people do to runs, each as a child that may be killed: ``deeds.py PLACE SEED TURNS DEED``."""
+"""What people do to runs, as children that may be killed: ``deeds.py PLACE SEED TURNS DEED``."""
 
 import os
 import random

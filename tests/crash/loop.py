@@ -5,6 +5,7 @@ goes on. The diary lies beside the workspace. What a tool did is in it, with the
 before the tool returns; that a gate was passed is in it before the next tool acts.
 """
 
+import json
 import os
 import sys
 from dataclasses import dataclass
@@ -59,8 +60,21 @@ def parts(number):
     return 2 if number % 3 == 0 else 1
 
 
-def agent(life):
-    """The decorated loop."""
+def script(life):
+    """What the model replies: tool calls for every turn, then the last word."""
+    replies = [
+        Reply(
+            f"turn {number}",
+            tuple(ToolCall("act", {"number": number, "part": p}) for p in range(parts(number))),
+            wait_s=life.wait_s,
+        )
+        for number in range(1, life.turns + 1)
+    ]
+    return [*replies, "done"]
+
+
+def tools_of(life):
+    """The tool, which keeps the diary."""
 
     @crabrt.tool
     def act(number: int, part: int) -> str:
@@ -74,15 +88,20 @@ def agent(life):
             raise ValueError(f"turn {number} fails: {did}")
         return did + "." * (LONG if number % 5 == 0 else 0)
 
-    script = [
-        Reply(
-            f"turn {number}",
-            tuple(ToolCall("act", {"number": number, "part": p}) for p in range(parts(number))),
-            wait_s=life.wait_s,
-        )
-        for number in range(1, life.turns + 1)
-    ]
-    scripted = ScriptedModel([*script, "done"])
+    def use(message):
+        for call in message["tool_calls"]:
+            try:
+                out = act(**json.loads(call["function"]["arguments"]))
+            except ValueError as error:
+                out = str(error)
+            yield {"role": "tool", "tool_call_id": call["id"], "content": out[:200]}
+
+    return use
+
+
+def agent(life):
+    """The decorated loop."""
+    scripted, use = ScriptedModel(script(life)), tools_of(life)
 
     @crabrt.model
     def think(messages: list[dict]) -> dict:
@@ -100,12 +119,7 @@ def agent(life):
         messages = [{"role": "user", "content": f"{count} turns"}]
         for number in range(1, count + 1):
             messages.append(think(messages))
-            for part in range(parts(number)):
-                try:
-                    out = act(number, part)
-                except ValueError as error:
-                    out = str(error)
-                messages.append({"role": "tool", "content": out[:200]})
+            messages += use(messages[-1])
             if number == life.label:
                 messages.append({"role": "user", "content": run.checkpoint(label="halfway")[-4:]})
             if number == life.rollback:
@@ -115,7 +129,7 @@ def agent(life):
     return live
 
 
-def lead(life, resume=False):
+def lead(life, *, resume=False):
     """Run the loop, or take it up where it stopped."""
     live = agent(life)
     said = live.resume("life") if resume else live(life.turns)

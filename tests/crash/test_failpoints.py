@@ -6,7 +6,6 @@ up again, or something that people do to runs.
 
 import fcntl
 import json
-import os
 from pathlib import Path
 
 import deeds

@@ -33,6 +33,5 @@ def test_killed_at_random_moments_no_turn_is_lost(seed, generator, tmp_path):
         text=True,
         check=False,
     )
-    print(done.stdout)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert json.loads(done.stdout.splitlines()[-1])["kills"] >= KILLS
