@@ -13,11 +13,12 @@ May import: everything below; not ``cli``, ``bench``, ``testing``.
 """
 
 from crabrt.runtime.agents import agent, resume
+from crabrt.runtime.losses import UnprotectedWarning
 from crabrt.runtime.opened import open_run
 from crabrt.runtime.outcomes import NOT_DONE, UNKNOWN, Done, Skipped
 from crabrt.runtime.recorded import now, random, recorded, uuid4
 from crabrt.runtime.run import Call, NullRun, Run, current_run
-from crabrt.runtime.session import UnprotectedWarning, register_codec
+from crabrt.runtime.session import register_codec
 from crabrt.runtime.specs import Usage
 from crabrt.runtime.wrapping import model, tool
 

@@ -23,7 +23,7 @@ from crabrt.core.entries import (
     Superseded,
 )
 from crabrt.core.verdicts import Prior
-from crabrt.errors import NotResumable
+from crabrt.errors import NotDurable, NotResumable
 from crabrt.inspector import CallFact
 from crabrt.runtime import golive
 from crabrt.runtime.codec import NotEncodable
@@ -49,18 +49,41 @@ class Answer:
         """Whether the value is the list of items of a stream."""
         return self.sealed.streamed
 
+    def stream(self) -> tuple[list[Any], Callable[[], Any]]:
+        """The items of a stream; and its end, which returns what it returned, or raises.
+
+        Raises:
+            NotResumable: they were never stored, or a class among them is not known here.
+        """
+        recorded = self._decoded()
+        items, returned = recorded if isinstance(recorded, tuple) else (recorded, None)
+
+        def end() -> Any:
+            self._raised()
+            return returned
+
+        return items, end
+
     def value(self) -> Any:
         """The result, or the recorded exception raised.
 
         Raises:
             NotResumable: the result was never stored, or its class is not known here.
         """
-        sealed = self.sealed
-        if sealed.cancelled:
+        self._raised()
+        return self._decoded()
+
+    def _raised(self) -> None:
+        """Raise what the call raised, if it did."""
+        if self.sealed.cancelled:
             raise asyncio.CancelledError
-        if sealed.failure is not None:
-            state = payload_bytes(sealed.failure.state, self.session.engine.store)
-            raise CODECS.revive_exception(sealed.failure, state, self.known)
+        failure = self.sealed.failure
+        if failure is not None:
+            state = payload_bytes(failure.state, self.session.engine.store)
+            raise CODECS.revive_exception(failure, state, self.known)
+
+    def _decoded(self) -> Any:
+        sealed = self.sealed
         data = payload_bytes(sealed.result, self.session.engine.store)
         if data is None:
             raise self._refused(sealed.result.missing or "it was not stored")
@@ -96,27 +119,43 @@ class Acting:
         """The context for the function's own run."""
         return Frame(self.session, outer.scope.inside(self.call), self._species.value)
 
-    def finish(self, value: Any, *, streamed: bool = False) -> Steps[None]:
-        """It returned `value` (of a stream: the list of its items)."""
-        usage = self._usage(value)
-        known = self._spec.known
-        yield from self._seal(
-            lambda: CODECS.encode(value, known), None, streamed=streamed, usage=usage
-        )
+    def finish(self, value: Any) -> Steps[None]:
+        """It returned `value`."""
+        usage, known = self._usage(value), self._spec.known
+        yield from self._seal(lambda: CODECS.encode(value, known), None, usage=usage)
 
-    def fail(self, error: BaseException) -> Steps[None]:
-        """It raised; a cancellation is sealed as one, an interrupt leaves the call open."""
+    def finish_stream(self, items: list[Any], returned: Any = None) -> Steps[None]:
+        """It was a stream of `items`, and `returned` a value at its end (a generator may)."""
+        usage, known = self._usage(items), self._spec.known
+        value = items if returned is None else (items, returned)
+        yield from self._seal(lambda: CODECS.encode(value, known), None, streamed=True, usage=usage)
+
+    def fail(self, error: BaseException, items: list[Any] | None = None) -> Steps[None]:
+        """It raised; a cancellation is sealed as one, an interrupt leaves the call open.
+
+        Args:
+            error: what it raised.
+            items: what a stream had delivered until then.
+        """
+        known, encode = self._spec.known, None
+        if items is not None:
+            encode = lambda: CODECS.encode(items, known)  # noqa: E731  as in `finish`
+        streamed = items is not None
         if isinstance(error, asyncio.CancelledError):
-            yield from self._seal(None, None, cancelled=True)
+            yield from self._seal(encode, None, cancelled=True, streamed=streamed)
         elif isinstance(error, Exception):
-            failure = CODECS.seal_exception(error, self._spec.known)
-            yield from self._seal(None, failure)
+            yield from self._seal(encode, CODECS.seal_exception(error, known), streamed=streamed)
         else:
             self.abandon()
 
+    def drop(self) -> None:
+        """It was a stream that nobody read, and is garbage: no outcome is recorded."""
+        if self._species is Species.TOOL:
+            self.session.drop()
+
     def abandon(self) -> None:
         """It was interrupted: no outcome is recorded, as if the process had been killed."""
-        if self._species is Species.TOOL:
+        if self._species is Species.TOOL and not self.session.inert:
             with self.session.lock:
                 self.session.machine.tool_ended()
 
@@ -135,6 +174,8 @@ class Acting:
         usage: Usage = Usage(),  # noqa: B008  frozen
     ) -> Steps[None]:
         session = self.session
+        if session.inert:
+            return
         spent_ms = round((time.perf_counter() - self._started) * 1e3, 3)
         with session.recording():
             payload = session.value(encode) if encode is not None else Payload()
@@ -151,7 +192,7 @@ class Acting:
                 session.append(Result(self.call, spent_ms, payload, failure, cancelled, streamed))
             self._compare(payload, failure)
         if self._external:
-            yield from session.make_durable()
+            yield from session.make_durable(acted=True)
             session.inner_checkpoint()
         elif self._species is Species.MODEL and not session.machine.wraps_tools:
             yield from session.gate()
@@ -248,10 +289,14 @@ def _intent(
         yield from session.gate()
         with session.recording():
             arguments = session.payload(asked.arguments)
-            session.append(Intent(call, asked.digest, arguments, prior, external))
+            written = session.append(Intent(call, asked.digest, arguments, prior, external))
         if external is not None:
+            if not written:
+                session.not_durable("its intent cannot be written")
             yield from session.make_durable()
-    except BaseException:
+    except BaseException as error:
         with session.lock:
             session.machine.tool_ended()
+            if isinstance(error, NotDurable):  # on record as what it is: it is in no doubt
+                session.append(Result(call, 0.0, failure=CODECS.seal_exception(error, {})))
         raise

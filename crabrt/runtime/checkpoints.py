@@ -7,6 +7,7 @@ entry is the commit point (``core.entries``).
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,12 +15,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from crabrt.core.content import Content, piece_ids
-from crabrt.core.entries import Captured, Checkpoint, Exposed, Observed
+from crabrt.core.entries import Captured, Checkpoint, Exposed, Noted, Observed
 from crabrt.core.failpoints import declare
 from crabrt.core.ids import ObjectId
 from crabrt.core.ports import ObjectReader
 from crabrt.core.verdicts import Consistency, Protection, Verdict
-from crabrt.errors import CrabError, Damaged, DamagedObject
+from crabrt.errors import CrabError, Damaged, DamagedObject, StoreUnavailable
 from crabrt.inspector import CallFact, Observation, classify
 from crabrt.runtime.engine import Fate, Job
 from crabrt.workspace import Change, diff_roots, read_tree
@@ -107,8 +108,7 @@ def _make(session: Session, job: Job, calls: Sequence[CallFact]) -> None:
     FP_FLUSHED()
     inherited = seen.root == session.root and job.turn > 0
     if not _capture(session, job, seen, verdict):
-        session.lose_protection(job.turn, "the gate's limit passed before it was captured")
-        return
+        return  # a gate gave up on it, and has said so
     capture_ms = (time.perf_counter() - started) * 1e3
     FP_CAPTURED()
     writer.sync()
@@ -131,12 +131,23 @@ def _make(session: Session, job: Job, calls: Sequence[CallFact]) -> None:
     FP_COMMITTED()
     journal.sync()
     FP_DURABLE()
+    if not os.path.exists(journal.path):
+        raise StoreUnavailable("the store is gone", where=str(journal.path))
     job.durable.set_result(None)
-    session.engine.tracker.save()
+    _save_index(session)
+
+
+def _save_index(session: Session) -> None:
+    """The turn is safe without it: a next run has more to read."""
+    try:
+        session.engine.tracker.save()
+    except (CrabError, OSError) as error:
+        session.journal.append(Noted("index", f"not saved: {error}"), turn=session.machine.turn)
 
 
 def _capture(session: Session, job: Job, seen: Seen, verdict: Verdict) -> bool:
     """Let the capture count, unless a gate gave up on it; whether it counts."""
+    session.settle_gap()
     if not job.settle(Fate.CAPTURED):
         return False
     journal = session.journal

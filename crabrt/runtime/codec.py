@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 
 from crabrt.core.entries import Failure, Payload
-from crabrt.errors import Damaged, ReplayedError
+from crabrt.errors import Damaged, InDoubt, NotDurable, ReplayedError, Unprotected
 
 MARK = "$crab"
 
@@ -104,11 +104,19 @@ class Codecs:
         Raises:
             NotEncodable: a part of it would not come back as it was.
         """
-        return _ENCODER.encode(self._plain(value, known, "value", 0))
+        try:
+            return _ENCODER.encode(self._plain(value, known, "value", 0))
+        except NotEncodable:
+            raise
+        except Exception as error:  # noqa: BLE001  the user's classes have a say in their parts
+            raise NotEncodable(f"{type(value).__qualname__}: {_described(error)}") from error
 
     def encode_readable(self, value: Any) -> bytes:
         """The bytes of `value` for people and digests; what can't be encoded is a note."""
-        return _ENCODER.encode(self._plain(value, None, "value", 0))
+        try:
+            return _ENCODER.encode(self._plain(value, None, "value", 0))
+        except Exception:  # noqa: BLE001  the user's classes have a say in their parts
+            return _ENCODER.encode({MARK: ["unencodable", type(value).__qualname__]})
 
     def decode(self, data: bytes, known: Known = {}) -> Any:  # noqa: B006  never mutated
         """The value that `encode` was given.
@@ -212,12 +220,14 @@ class Codecs:
         """`error` as the journal keeps it; state that can't be encoded is left out and named."""
         codec = self._by_type.get(type(error))
         try:
-            state = {"args": error.args, "dict": dict(error.__dict__)}
+            # Of an OSError, `args` does not have the file's name.
+            args = error.__reduce__()[1] if isinstance(error, OSError) else error.args
+            state = {"args": args, "dict": dict(error.__dict__)}
             inner = codec.encode(error) if codec else state
             payload = Payload(inline=self.encode(inner, known))
         except NotEncodable as problem:
             payload = Payload(missing=str(problem))
-        return Failure(codec.tag if codec else type_tag(type(error)), str(error), payload)
+        return Failure(codec.tag if codec else type_tag(type(error)), _described(error), payload)
 
     def revive_exception(
         self, failure: Failure, state: bytes | None, known: Known
@@ -235,13 +245,19 @@ class Codecs:
                 codec = self._by_tag.get(failure.tag)
                 if codec is not None:
                     return typing.cast("BaseException", codec.decode(inner))
-                cls = known.get(failure.tag) or getattr(builtins, failure.tag, None)
-                if isinstance(cls, type) and issubclass(cls, BaseException):
+                cls = known.get(failure.tag) or _OURS.get(failure.tag)
+                if cls is not None and issubclass(cls, BaseException):
                     revived = cls.__new__(cls, *inner["args"])
-                    revived.args = inner["args"]
+                    if not isinstance(revived, OSError):  # those keep theirs from the start
+                        revived.args = inner["args"]
                     revived.__dict__.update(inner["dict"])
                     return revived
-            except (NotEncodable, TypeError, KeyError):
+                cls = getattr(builtins, failure.tag, None)
+                if isinstance(cls, type) and issubclass(cls, BaseException):
+                    revived = cls(*inner["args"])  # some keep what they say outside of `args`
+                    revived.__dict__.update(inner["dict"])
+                    return revived
+            except (NotEncodable, TypeError, KeyError, ValueError):
                 return ReplayedError(failure.tag, failure.message)
         return ReplayedError(failure.tag, failure.message)
 
@@ -256,11 +272,22 @@ _BUILTIN: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def _described(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  its class is the user's
+        return f"({type(error).__qualname__}, which cannot say what it is)"
+
+
 def type_tag(cls: type) -> str:
     """The tag of a class that has no codec of its own: module and name, a label and no more."""
     return (
         cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
     )
+
+
+_OURS = {type_tag(cls): cls for cls in (NotDurable, Unprotected, InDoubt)}
+"""Errors of this package that a loop may have met at a call, and meets again on a replay."""
 
 
 def known_classes(hints: Iterable[Any]) -> dict[str, type]:

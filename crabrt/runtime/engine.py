@@ -99,6 +99,7 @@ class Engine:
         self._pid = os.getpid()
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="crabrt-engine")
         self._users = 1
+        self._users_lock = threading.Lock()
         self.closed = threading.Event()
 
     def _new_tracker(self) -> Tracker:
@@ -120,21 +121,33 @@ class Engine:
 
     def share(self) -> Engine:
         """One more run uses this engine."""
-        self._users += 1
+        with self._users_lock:
+            self._users += 1
         return self
 
     def close(self) -> None:
-        """One run less uses it; the last one closes it, after all jobs are done."""
-        self._users -= 1
-        if self._users or os.getpid() != self._pid:
+        """One run less uses it; the last one closes it, after all jobs are done.
+
+        The claim is given back whatever goes wrong.
+
+        Raises:
+            StoreUnavailable: something that was put is not durable.
+        """
+        if os.getpid() != self._pid:
             return
+        with self._users_lock:
+            self._users -= 1
+            if self._users:
+                return
         self.closed.set()
-        self._threads.shutdown(wait=True)
         try:
-            self.writer.close()
+            self._threads.shutdown(wait=True)
         finally:
-            self._claim.release()
-            self.store.close()
+            try:
+                self.writer.close()
+            finally:
+                self._claim.release()
+                self.store.close()
 
 
 def settled(value: Any = None) -> Future[Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 from pathlib import Path
 from typing import Any
 
-from crabrt.core.config import Config
+from crabrt.core.config import RESUME_VARIABLE, Config
 from crabrt.core.entries import CallId, Ended, Started
 from crabrt.core.ids import RunId, derived_run_id
 from crabrt.core.targets import Target, parse_target
@@ -86,7 +87,10 @@ def _wanted(setup: Setup, wanted: str) -> Target | None:
             return None
         if started.arguments.missing is None and recorded.arguments != setup.arguments:
             return None
+        if setup.agent is None and started.name != setup.name:
+            return None
         _claimed.add(wanted)
+        os.environ.pop(RESUME_VARIABLE, None)  # what the loop starts is not asked to resume it
         return target
 
 

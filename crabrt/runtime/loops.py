@@ -16,11 +16,12 @@ from crabrt.runtime import registry
 from crabrt.runtime.calls import Acting, Outcome, begin
 from crabrt.runtime.codec import NotEncodable, known_classes
 from crabrt.runtime.entering import Entry, arguments_of, enter, enter_child, look_up, result_of
+from crabrt.runtime.losses import UnprotectedWarning
 from crabrt.runtime.opening import Setup
 from crabrt.runtime.replay import Species
 from crabrt.runtime.requests import Binder
-from crabrt.runtime.scopes import Frame
-from crabrt.runtime.session import CODECS, Session, UnprotectedWarning
+from crabrt.runtime.scopes import FRAME, Frame
+from crabrt.runtime.session import CODECS, Session
 from crabrt.runtime.settings import load_config
 from crabrt.runtime.specs import Effects, Spec
 from crabrt.runtime.waits import Steps
@@ -75,15 +76,43 @@ class Loop:
         name = config.name or self.name
         return Setup(config, Path(self._workspace), name, self.name, data, missing)
 
+    def outer(self) -> Frame | None:
+        """The frame that a call made now is nested in; None for a run of its own.
+
+        Raises:
+            NoCurrentRun: the context was lost, and several runs are live in the workspace.
+        """
+        frame = registry.frame_in(os.fsencode(os.path.realpath(self._workspace)))
+        if frame is not None and FRAME.get() is None and self.config().shared:
+            return None
+        return frame
+
+    def opened(self, config: Config, args: Any, kwargs: Any) -> Entry | None:
+        """The run for a call from outside of any run; None, after a warning, where it cannot be."""
+        return open_or_warn(lambda: self.opening(config, args, kwargs), config)
+
     def call_in(self, outer: Frame, args: Any, kwargs: Any) -> Steps[Outcome]:
         """The first half of a call from inside another run."""
         spec = Spec(self.name, self._known, effects=Effects())
         return begin(outer, spec, Species.TOOL, self._binder.bind(args, kwargs))
 
-    def child(self, acting: Acting, args: Any, kwargs: Any) -> Entry:
-        """The child run for such a call."""
+    def child(self, acting: Acting, args: Any, kwargs: Any) -> Entry | None:
+        """The child run for such a call; None where its journal cannot be written."""
         parent = acting.session
-        return enter_child(self._setup(parent.engine.config, args, kwargs), parent, acting.call)
+        engine = parent.engine
+        own = os.fsencode(os.path.realpath(self._workspace))
+        if not registry.overlap(own, engine.workspace.path):
+            parent.degrade(
+                f"{os.fsdecode(own)}, the workspace of {self.name}, is not protected: as a child"
+                f" run it shares {os.fsdecode(engine.workspace.path)}"
+            )
+        setup = self._setup(engine.config, args, kwargs)
+        try:
+            return enter_child(setup, parent, acting.call)
+        except StoreUnavailable as error:
+            parent.degrade(f"the child run {self.name}: {error}")
+            parent.tell()
+            return None
 
     def finished(self, entry: Entry) -> Any:
         """The sealed result of a run that needs no running."""
@@ -113,6 +142,12 @@ def open_or_warn(opening: Callable[[], Entry], config: Config) -> Entry | None:
             f"crabrt: this run is not protected: {error}", UnprotectedWarning, stacklevel=5
         )
         return None
+
+
+def give_back(entry: Entry | None) -> None:
+    """A run was opened for a caller who is gone."""
+    if entry is not None and entry.session is not None:
+        close(entry.session)
 
 
 def close(session: Session) -> None:

@@ -7,17 +7,19 @@ import os
 from pathlib import Path
 from typing import Any
 
+from crabrt.core.config import resume_request
 from crabrt.core.entries import Failure
 from crabrt.core.targets import parse_target
 from crabrt.errors import NotResumable
 from crabrt.runtime import registry
 from crabrt.runtime.entering import Entry, enter, look_up
+from crabrt.runtime.loops import give_back
 from crabrt.runtime.opening import Setup, check_name
 from crabrt.runtime.run import Run
-from crabrt.runtime.scopes import FRAME, Frame, watch_tasks
+from crabrt.runtime.scopes import FRAME, Frame, leave, watch_tasks
 from crabrt.runtime.session import CODECS
 from crabrt.runtime.settings import load_config
-from crabrt.runtime.waits import Steps, adrive, drive
+from crabrt.runtime.waits import Steps, adrive, drive, in_thread
 
 
 class OpenRun:
@@ -36,7 +38,7 @@ class OpenRun:
         name = self._name or config.name or Path(self._workspace).resolve().name or "run"
         setup = Setup(config, Path(self._workspace), check_name(name))
         if self._resume is None:
-            return enter(setup, None, None)
+            return enter(setup, None, resume_request())
         target = parse_target(self._resume)
         entry = enter(setup, target, None)
         if entry.session is None:
@@ -52,7 +54,7 @@ class OpenRun:
         return Run(self._session, frame)
 
     def _end(self, error: BaseException | None) -> Steps[None]:
-        FRAME.reset(self._token)
+        leave(self._token)
         failure: Failure | None = None
         if error is not None:
             failure = CODECS.seal_exception(error, {})
@@ -74,7 +76,7 @@ class OpenRun:
             self._session.tell()
 
     async def __aenter__(self) -> Run:
-        run = self._begin(await asyncio.to_thread(self._open))
+        run = self._begin(await in_thread(self._open, give_back))
         watch_tasks()
         return run
 

@@ -98,9 +98,14 @@ def start(setup: Setup) -> Session:
     except BaseException:
         engine.close()
         raise
-    engine.submit(lambda: engine.tracker.load(engine.store))
-    session.checkpoint(0, 0)
-    upkeep.begin(engine)
+    try:
+        engine.submit(lambda: engine.tracker.load(engine.store))
+        session.checkpoint(0, 0)
+        upkeep.begin(engine)
+    except BaseException:
+        registry.remove(session)
+        session.close()
+        raise
     return session
 
 
@@ -114,16 +119,17 @@ def start_child(setup: Setup, parent: Session, call: CallId) -> Session:
     lineage = Lineage(family=parent.family, parent=parent.id, call=str(call))
     engine = parent.engine.share()
     try:
-        session = _begin(setup, engine, run_id, lineage)
+        session = _begin(setup, engine, run_id, lineage, parent)
     except BaseException:
         engine.close()
         raise
-    session.parent = parent
     session.checkpoint(0, 0)
     return session
 
 
-def _begin(setup: Setup, engine: Engine, run_id: RunId, lineage: Lineage) -> Session:
+def _begin(
+    setup: Setup, engine: Engine, run_id: RunId, lineage: Lineage, parent: Session | None = None
+) -> Session:
     directory = run_dir(setup.config.home, run_id)
     lease = Lease.acquire(directory)
     try:
@@ -154,6 +160,7 @@ def _begin(setup: Setup, engine: Engine, run_id: RunId, lineage: Lineage) -> Ses
         lease.release()
         raise
     session = Session(run_id, setup.name, lineage.family, engine, journal=journal, lease=lease)
+    session.parent = parent
     registry.add(session)
     return session
 

@@ -44,6 +44,8 @@ def recorded(function: Callable[[], T], *, name: str | None = None, returns: Any
     if session.replay is not None:
         with session.lock:
             step = session.replay.take(call, Species.VALUE, b"")
+            if step.advice is Advice.ANSWER and step.sealed is not None:
+                session.follow(step.sealed.turn)
         if step.advice is Advice.DIVERGED and step.sealed is not None:
             stop_diverged(session, call, step.sealed)
         if step.advice is Advice.ANSWER and step.sealed is not None:

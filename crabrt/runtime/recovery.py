@@ -17,17 +17,28 @@ from crabrt.core.entries import (
     Ended,
     Forked,
     Intent,
+    Noted,
     Recorded,
     Request,
     Response,
     Result,
+    Resumed,
     RolledBack,
     Started,
+    Superseded,
     TurnOpened,
 )
 from crabrt.core.ids import ObjectId, RunId, derived_run_id
 from crabrt.core.verdicts import Protection
 from crabrt.journal import Record
+
+GAP = "gap"
+"""Topic of the note that entries are missing before it: the journal could not be written."""
+
+OF_CALLS = (
+    TurnOpened, Request, Response, Intent, Result, Recorded, Superseded, RolledBack
+)  # fmt: skip
+"""Entries that a resume cannot do without."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +74,18 @@ class Stop:
         last_tool, last_tool_seq: the tool call with the latest intent.
         ended: the last entry that says the agent returned or raised, if nothing came after it.
         calls: how many calls are recorded.
+        marks: the last inner checkpoint of every turn that has one.
+        gap: what is missing since C or since the last resume, or None.
+        captured_gap: what was missing when the last state was captured, or None.
+        buried_gap: what is missing before C, so that C cannot be replayed to; or None.
         forked_seq: seq of the entry that made it a fork, or -1.
         boot, wall_ns, seq: of the last entry.
     """
 
     started: Started | None = None
+    gap: str | None = None
+    buried_gap: str | None = None
+    captured_gap: str | None = None
     forked: Forked | None = None
     forked_seq: int = -1
     checkpoint: State | None = None
@@ -76,6 +94,7 @@ class Stop:
     turn: int = 0
     turn_had_tools: bool = False
     inner: int = 0
+    marks: dict[int, int] = dataclasses.field(default_factory=dict)
     open_tools: dict[CallId, Intent] = dataclasses.field(default_factory=dict)
     last_tool: CallId | None = None
     last_tool_seq: int = 0
@@ -123,12 +142,17 @@ def _fold(stop: Stop, body: Body, turn: int, seq: int) -> None:
         stop.turn, stop.turn_had_tools, stop.inner = body.turn, False, 0
     elif isinstance(body, Captured):
         stop.captured = State(body.turn, body.inner, ObjectId(body.root), body.position)
+        stop.captured_gap = stop.gap
     elif isinstance(body, Checkpoint):
         _checkpoint(stop, body)
     elif isinstance(body, RolledBack):
         stop.turn_start = ObjectId(body.root)
     elif isinstance(body, Ended):
         stop.ended = body
+    elif isinstance(body, Noted) and body.topic == GAP:
+        stop.gap = body.text
+    elif isinstance(body, Resumed):
+        stop.gap = stop.captured_gap = None  # what came after it was done again
     else:
         _call(stop, body, turn, seq)
 
@@ -152,6 +176,7 @@ def _fork(stop: Stop, body: Forked) -> None:
     stop.forked, stop.captured, stop.last_tool = body, None, None
     stop.forked_seq = stop.seq
     stop.open_tools.clear()
+    stop.gap = stop.captured_gap = stop.buried_gap = None
     stop.turn, state = body.turn, stop.checkpoint
     stop.inner = state.inner if state is not None else 0
     stop.turn_had_tools = stop.inner > 0
@@ -161,7 +186,8 @@ def _checkpoint(stop: Stop, body: Checkpoint) -> None:
     if body.protection is Protection.UNPROTECTED:
         return
     stop.checkpoint = State(body.turn, body.inner, ObjectId(body.root), body.position)
-    stop.captured = None
+    stop.captured, stop.buried_gap = None, stop.buried_gap or stop.captured_gap
+    stop.marks[body.turn] = max(stop.marks.get(body.turn, 0), body.inner)
     if body.inner == 0:
         stop.turn_start = ObjectId(body.root)
     if body.turn == stop.turn:

@@ -32,15 +32,19 @@ def add(session: Session) -> None:
             _live.clear()
             _pid = os.getpid()
         _live[session.id] = session
-        os.environ.setdefault(RUN_VARIABLE, session.family)
+        if session.parent is None:
+            os.environ.setdefault(RUN_VARIABLE, session.id)
 
 
 def remove(session: Session) -> None:
     """`session` is over."""
     with _lock:
         _live.pop(session.id, None)
-        if not _live and os.environ.get(RUN_VARIABLE) == session.family:
+        if os.environ.get(RUN_VARIABLE) == session.id:
             del os.environ[RUN_VARIABLE]
+            heir = next((other for other in _live.values() if other.parent is None), None)
+            if heir is not None:
+                os.environ[RUN_VARIABLE] = heir.id
 
 
 def live(run_id: str) -> Session | None:
@@ -59,7 +63,34 @@ def current_frame() -> Frame | None:
     frame = FRAME.get()
     if frame is not None:
         return frame if frame.session.id in _live else None
+    return _lost_frame([session for session in _live.values() if session.parent is None])
+
+
+def frame_in(directory: bytes) -> Frame | None:
+    """The frame that an agent called now for the workspace `directory` is nested in, if any.
+
+    Without a context it is nested only in the one live run that works there: agents for other
+    directories are runs of their own, whichever thread starts them.
+
+    Raises:
+        NoCurrentRun: the context was lost, and several runs are live in that directory.
+    """
+    if not _live or _pid != os.getpid():
+        return None
+    if FRAME.get() is not None:
+        return current_frame()
     roots = [session for session in _live.values() if session.parent is None]
+    here = [session for session in roots if overlap(directory, session.engine.workspace.path)]
+    return _lost_frame(here) if here else None
+
+
+def overlap(one: bytes, two: bytes) -> bool:
+    """Whether one of two real paths is the other, or lies in it."""
+    one, two = one.rstrip(b"/") + b"/", two.rstrip(b"/") + b"/"
+    return one.startswith(two) or two.startswith(one)
+
+
+def _lost_frame(roots: list[Session]) -> Frame:
     if len(roots) == 1:
         return Frame(roots[0], roots[0].scope.foreign())
     raise NoCurrentRun(

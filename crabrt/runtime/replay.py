@@ -22,6 +22,7 @@ from crabrt.core.entries import (
     Failure,
     Forked,
     Intent,
+    Noted,
     Payload,
     Recorded,
     Request,
@@ -32,9 +33,14 @@ from crabrt.core.entries import (
     TurnOpened,
 )
 from crabrt.core.verdicts import Prior
-from crabrt.errors import InDoubt
+from crabrt.errors import InDoubt, NotDurable
 from crabrt.journal import Record
+from crabrt.runtime.codec import type_tag
+from crabrt.runtime.recovery import GAP
 from crabrt.runtime.scopes import UNORDERED
+
+NEVER_ACTED = type_tag(NotDurable)
+"""Failure of an external call that was stopped before it acted."""
 
 
 class Species(Enum):
@@ -108,8 +114,10 @@ class Replay:
         self.bases: dict[int, int] = {}
         self._by_call: dict[CallId, Sealed] = {}
         self._externals: dict[CallId, Sealed] = {sealed.call: sealed for sealed in family}
+        self._gap: int | None = None
         for record in records:
             self._fold(record)
+        self._close_gap()
         self._order: dict[str, list[CallId]] = {}
         for sealed in sorted(self._by_call.values(), key=lambda s: s.opened_seq):
             self._order.setdefault(sealed.call.scope, []).append(sealed.call)
@@ -129,19 +137,35 @@ class Replay:
             made = self._open(body.call, Species.MODEL, body.digest, turn, seq)
             made.arguments, made.messages = body.arguments, body.messages
         elif isinstance(body, Intent):
-            made = self._open(body.call, Species.TOOL, body.digest, turn, seq)
-            made.arguments, made.external = body.arguments, body.prior is Prior.EXTERNAL
+            self._begin(body, turn, seq)
         elif isinstance(body, Response | Result):
             self._seal(body, seq)
         elif isinstance(body, Recorded):
             made = self._open(body.call, Species.VALUE, b"", turn, seq)
             made.sealed_seq, made.result = seq, body.value
-        elif isinstance(body, Resumed) and body.mode == "restored":
-            self._void_after(body.position)
+        elif isinstance(body, Noted) and body.topic == GAP:
+            self._gap = self._gap or seq
+        else:
+            self._turn_round(body, seq)
+
+    def _turn_round(self, body: object, seq: int) -> None:
+        """What an entry says about those before it: void, or forgotten."""
+        if isinstance(body, Resumed):
+            self._close_gap()
+            if body.mode == "restored":
+                self._void_after(body.position)
         elif isinstance(body, Superseded):
             self._forget_after(body.after)
         elif isinstance(body, Forked):
             self._forget_after(body.lineage.seq or seq)
+            # Who goes on from an earlier turn has decided about what was in doubt behind it.
+            self._externals = {c: s for c, s in self._externals.items() if s.sealed_seq}
+
+    def _begin(self, body: Intent, turn: int, seq: int) -> None:
+        made = self._open(body.call, Species.TOOL, body.digest, turn, seq)
+        made.arguments, made.external = body.arguments, body.prior is Prior.EXTERNAL
+        if made.external:
+            self._externals[made.call] = made
 
     def _open(self, call: CallId, species: Species, digest: bytes, turn: int, seq: int) -> Sealed:
         old = self._by_call.get(call)
@@ -156,19 +180,28 @@ class Replay:
         sealed.sealed_seq, sealed.void = seq, False
         sealed.result, sealed.failure = body.result, body.failure
         sealed.cancelled, sealed.streamed = body.cancelled, body.streamed
-        if sealed.external:
-            self._externals[sealed.call] = sealed
+        if sealed.external and body.failure is not None and body.failure.tag == NEVER_ACTED:
+            self._externals.pop(sealed.call, None)
 
     @property
     def externals(self) -> list[Sealed]:
         """The sealed external calls, for other members of the family."""
-        return list(self._externals.values())
+        return [sealed for sealed in self._externals.values() if sealed.sealed_seq is not None]
 
     @property
     def open_intent(self) -> Sealed | None:
         """A tool call that began and has no result, if there is one."""
         tools = (s for s in self._by_call.values() if s.species is Species.TOOL)
         return next((s for s in tools if s.sealed_seq is None), None)
+
+    def _close_gap(self) -> None:
+        """What was recorded behind missing entries is not taken for the whole story: it is redone.
+
+        External calls stay known.
+        """
+        if self._gap is not None:
+            self._forget_after(self._gap)
+            self._gap = None
 
     def _forget_after(self, seq: int) -> None:
         self._by_call = {c: s for c, s in self._by_call.items() if s.opened_seq <= seq}
@@ -209,18 +242,15 @@ class Replay:
     def _unrecorded(self, call: CallId, digest: bytes) -> Step:
         known = self._externals.get(call)
         if known is not None and known.digest == digest:
+            if known.sealed_seq is None:
+                raise _in_doubt(known)
             return Step(Advice.ANSWER, known)
         return Step(Advice.ACT)
 
     def _advise(self, sealed: Sealed) -> Step:
         if sealed.sealed_seq is None:
             if sealed.external:
-                raise InDoubt(
-                    "this external call began and has no recorded result:"
-                    " it may or may not have happened",
-                    where=str(sealed.call),
-                    hint="find out whether it happened, then resume from another turn: RUN@T",
-                )
+                raise _in_doubt(sealed)
             return Step(Advice.ACT, sealed)
         undone = sealed.void or sealed.sealed_seq > self.position
         if undone and sealed.species is Species.TOOL and not sealed.external:
@@ -237,3 +267,11 @@ class Replay:
             for order in self._order.values():
                 order[:] = [c for c in order if self._by_call[c].opened_seq <= sealed.opened_seq]
             self._forget_after(sealed.opened_seq)
+
+
+def _in_doubt(sealed: Sealed) -> InDoubt:
+    return InDoubt(
+        "this external call began and has no recorded result: it may or may not have happened",
+        where=str(sealed.call),
+        hint="find out whether it happened, then resume from another turn: RUN@T",
+    )

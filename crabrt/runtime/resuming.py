@@ -8,17 +8,18 @@ since, the disk already is the state: it is scanned, checkpointed, and gone on f
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from crabrt.core.clock import boot_id
-from crabrt.core.entries import Checkpoint, Noted, Resumed
+from crabrt.core.entries import Checkpoint, Lineage, Noted, Resumed
 from crabrt.core.ids import ObjectId, RunId
 from crabrt.core.verdicts import Protection
-from crabrt.errors import CrabError, NotResumable
-from crabrt.journal import Journal, Lease, RunIndex, RunRow, read_journal, run_dir
+from crabrt.errors import CrabError, NotResumable, Unprotected
+from crabrt.journal import Journal, Lease, RunIndex, RunRow, lease_holder, read_journal, run_dir
 from crabrt.runtime import checkpoints, registry, upkeep
-from crabrt.runtime.engine import Job
+from crabrt.runtime.engine import Fate, Job
 from crabrt.runtime.opening import Setup, command_line, open_engine
 from crabrt.runtime.orphans import stop_orphans
 from crabrt.runtime.recovery import State, Stop, find_stop
@@ -38,19 +39,19 @@ def attach(setup: Setup, run_id: RunId, family: str) -> Session:
     directory = run_dir(setup.config.home, run_id)
     lease = Lease.acquire(directory)
     try:
-        orphans = stop_orphans({run_id, family})
+        orphans = stop_orphans({run_id, *_dead_relatives(setup, family)})
         engine = open_engine(setup, family)
     except BaseException:
         lease.release()
         raise
-    try:
+    with ExitStack() as undo:
+        undo.callback(lease.release)
+        undo.callback(engine.close)
         journal = Journal.open(directory, lease)
+        undo.callback(journal.close)
         session = Session(run_id, setup.name, family, engine, journal=journal, lease=lease)
         _take_up(session, directory)
-    except BaseException:
-        engine.close()
-        lease.release()
-        raise
+        undo.pop_all()
     for orphan in orphans:
         session.append(Noted("orphan", f"stopped {orphan.pid}: {orphan.command}"))
     registry.add(session)
@@ -67,17 +68,17 @@ def attach_child(setup: Setup, parent: Session, run_id: RunId) -> Session:
     except BaseException:
         engine.close()
         raise
-    try:
+    with ExitStack() as undo:
+        undo.callback(lease.release)
+        undo.callback(engine.close)
         journal = Journal.open(directory, lease)
+        undo.callback(journal.close)
         session = Session(run_id, setup.name, parent.family, engine, journal=journal, lease=lease)
         session.parent = parent
         stop = find_stop(read_journal(directory))
         _finish_capture(session, stop)
         _set_state(session, directory, stop, stop.checkpoint, "restored")
-    except BaseException:
-        engine.close()
-        lease.release()
-        raise
+        undo.pop_all()
     registry.add(session)
     return session
 
@@ -92,7 +93,7 @@ def _take_up(session: Session, directory: Path) -> None:
     if state is not None:
         session.root, session.turn_start = state.root, stop.turn_start
         session.root_turn = state.turn if state.inner == 0 else state.turn - 1
-    if _disk_is_the_state(session, stop):
+    if disk_is_the_state(stop, engine.workspace, engine.config.home):
         state = _checkpoint_here(session, stop) or state
         mode = "in-place"
     else:
@@ -117,7 +118,10 @@ def _take_up(session: Session, directory: Path) -> None:
 def _set_state(
     session: Session, directory: Path, stop: Stop, state: State | None, mode: str
 ) -> None:
-    position = session.journal.seq if mode == "in-place" or state is None else state.position
+    if mode == "in-place":
+        position = session.journal.seq
+    else:
+        position = state.position if state is not None else 0
     turn = state.turn if state is not None else 0
     session.append(Resumed(mode, turn, position, os.getpid(), command_line()))
     session.engine.writer.sync()
@@ -126,7 +130,7 @@ def _set_state(
         session.root = state.root
         session.turn_start = state.root if state.inner == 0 else stop.turn_start
         session.root_turn = state.turn if state.inner == 0 else state.turn - 1
-    session.inner_marks = {stop.turn: stop.inner}
+    session.inner_marks = stop.marks | {stop.turn: stop.inner}
     session.replay = Replay(
         read_journal(directory), position, _family_externals(session, session.engine.config.home)
     )
@@ -138,6 +142,11 @@ def _refuse_unreplayable(session: Session, stop: Stop) -> None:
         raise NotResumable(
             "it recorded no calls, so there is nothing to replay", where=session.id,
             hint=f"its files can be restored: crab restore {session.id}@-1",
+        )  # fmt: skip
+    if stop.buried_gap is not None:
+        raise NotResumable(
+            f"entries are missing, as the store could not be written: {stop.buried_gap}",
+            where=session.id, hint="resume from an earlier turn: RUN@T",
         )  # fmt: skip
 
 
@@ -169,22 +178,26 @@ def _finish_capture(session: Session, stop: Stop) -> None:
         stop.turn_start = state.root
 
 
-def _disk_is_the_state(session: Session, stop: Stop) -> bool:
-    """Whether the workspace can be gone on from as it is (the shortcut)."""
-    if stop.open_tools or stop.boot != boot_id() or boot_id() == "unknown":
+def disk_is_the_state(stop: Stop, workspace: Workspace, home: Path) -> bool:
+    """Whether a run that stopped so goes on from the workspace as it is (the shortcut).
+
+    Raises:
+        DamagedJournal: the workspace's log of restores is broken.
+        StoreUnavailable: something cannot be read.
+    """
+    if stop.open_tools or stop.gap is not None or stop.boot != boot_id() or boot_id() == "unknown":
         return False
     if stop.seq == stop.forked_seq:  # never taken up: the disk is as its parent left it
         return False
-    home, workspace = session.engine.config.home, session.engine.workspace
     restored = RestoreLog(workspace.state_dir).last_end_root()
     if restored is not None and restored[1] > stop.wall_ns:
         return False
     newest = _newest_run(home, workspace)
-    return newest is None or newest.run == session.id or newest.view.root_ns <= stop.wall_ns
+    return newest is None or newest.run == stop.run or newest.view.root_ns <= stop.wall_ns
 
 
 def _checkpoint_here(session: Session, stop: Stop) -> State | None:
-    """Checkpoint the workspace as it is; None where nothing changed, or where it failed."""
+    """Checkpoint the workspace as it is; None where nothing changed."""
     engine, state = session.engine, stop.checkpoint
     if state is not None:
         scan = engine.submit(engine.tracker.scan).result()
@@ -193,8 +206,11 @@ def _checkpoint_here(session: Session, stop: Stop) -> State | None:
     turn, inner = _place(stop)
     job = Job(turn, inner, session.journal.seq)
     engine.submit(lambda: checkpoints.make(session, job, ())).result()
-    if job.error is not None or session.root is None:
-        return None
+    if job.fate is not Fate.CAPTURED or job.error is not None or session.root is None:
+        raise Unprotected(
+            f"what is on the disk cannot be checkpointed: {job.error}", where=session.id,
+            hint="make room, then resume",
+        )  # fmt: skip
     if turn == stop.turn:
         stop.inner = max(stop.inner, inner)
     return State(turn, inner, session.root, job.position)
@@ -250,11 +266,36 @@ def _family_externals(session: Session, home: Path) -> Iterator[Sealed]:
     """Sealed external calls of the other runs of the family: none is ever made twice."""
     with RunIndex.open(home) as index:
         index.refresh()
-        others = [row.run for row in index.runs() if row.family == session.family]
-    for run in others:
-        if run == session.id:
-            continue
+        lineages = {
+            row.run: row.view.lineage for row in index.runs() if row.family == session.family
+        }
+    mine = _calls_down(lineages, session.id)
+    for run in lineages:
+        if run == session.id or _calls_down(lineages, run) != mine:
+            continue  # another child's calls only look alike
         try:
             yield from Replay(read_journal(run_dir(home, RunId(run))), 0).externals
         except CrabError as error:
             session.append(Noted("family", f"the external calls of {run} cannot be read: {error}"))
+
+
+def _calls_down(lineages: Mapping[str, Lineage], run: str) -> tuple[str, ...]:
+    """The calls that lead from the family's agent down to `run`; none for itself and its forks."""
+    calls: list[str] = []
+    at: str | None = run
+    seen: set[str] = set()
+    while at is not None and at in lineages and at not in seen:
+        seen.add(at)
+        if lineages[at].call is not None:
+            calls.append(str(lineages[at].call))
+        at = lineages[at].parent
+    return tuple(calls)
+
+
+def _dead_relatives(setup: Setup, family: str) -> list[str]:
+    """Runs of the family whose owner is gone: what they left behind may write to the same files."""
+    home = setup.config.home
+    with RunIndex.open(home) as index:
+        index.refresh()
+        runs = [row.run for row in index.runs() if row.family == family]
+    return [run for run in runs if lease_holder(run_dir(home, RunId(run))) is None]

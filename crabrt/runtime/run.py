@@ -18,7 +18,7 @@ from crabrt.runtime.engine import Fate
 from crabrt.runtime.golive import go_live
 from crabrt.runtime.recorded import recorded
 from crabrt.runtime.replay import Species
-from crabrt.runtime.scopes import Frame
+from crabrt.runtime.scopes import FRAME, Frame
 from crabrt.runtime.session import Session
 from crabrt.runtime.specs import Effects, Spec
 from crabrt.runtime.streams import Inside
@@ -132,13 +132,26 @@ class Run:
     def _call(
         self, spec: Spec, species: Species, named: dict[str, Any], act: Any, given: Any
     ) -> Any:
-        frame = registry.current_frame() or Frame(self._session, self._session.scope)
+        frame = self._here()
         block = Call(frame, spec, species, named)
         if act is None:
             return block
         if inspect.iscoroutinefunction(act):
             return block.arun(lambda: _apply(act, given))
         return block.run(lambda: _apply(act, given))
+
+    def _here(self) -> Frame:
+        """Where a call of *this* run is made now, whichever run is the current one.
+
+        Raises:
+            UsageError: the run is over.
+        """
+        if self._session.inert:
+            raise UsageError("the run is over: nothing can be called in it", where=self.id)
+        current = FRAME.get()
+        if current is not None and current.session is self._session:
+            return current
+        return self._frame or Frame(self._session, self._session.scope)
 
 
 def _spec(name: str, effects: Effects | None, options: dict[str, Any]) -> Spec:

@@ -14,6 +14,7 @@ where a call is known by its request digest as well.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 import weakref
@@ -110,6 +111,15 @@ class Frame:
 
 
 FRAME: contextvars.ContextVar[Frame | None] = contextvars.ContextVar("crabrt", default=None)
+
+
+def leave(token: contextvars.Token[Frame | None]) -> None:
+    """Undo a ``FRAME.set``, also where it was made in another context (a fixture, a foreign task).
+
+    There the frame went away with its context, and there is nothing to undo here.
+    """
+    with contextlib.suppress(ValueError):
+        FRAME.reset(token)
 
 
 def _current_task() -> asyncio.Task[Any] | None:

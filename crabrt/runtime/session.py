@@ -7,28 +7,24 @@ on any thread; checkpoints are made on the engine's thread (``engine``, ``checkp
 
 from __future__ import annotations
 
-import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import wait
+from typing import Any
 
-from crabrt.core.entries import Body, Ended, Failure, Gated, Payload, TurnOpened
+from crabrt.core.entries import Ended, Failure, Gated, Payload, TurnOpened
 from crabrt.core.ids import ObjectId, RunId
-from crabrt.errors import CrabError, NotDurable, Unprotected, UsageError
+from crabrt.errors import CrabError, NotDurable, WorkspaceRefused
 from crabrt.inspector import CallFact
 from crabrt.journal import Journal, Lease
 from crabrt.runtime import checkpoints
-from crabrt.runtime.codec import Codecs, NotEncodable
+from crabrt.runtime.codec import Codecs
 from crabrt.runtime.engine import Engine, Fate, Job
-from crabrt.runtime.payloads import put_payload
+from crabrt.runtime.ledger import Ledger
 from crabrt.runtime.replay import Replay
 from crabrt.runtime.scopes import Scope
-from crabrt.runtime.turns import TurnMachine
 from crabrt.runtime.waits import Steps, Wait
-
-T = TypeVar("T")
 
 CODECS = Codecs()
 """The codecs of this process."""
@@ -51,11 +47,7 @@ def register_codec(
     CODECS.register(cls, tag, encode, decode)
 
 
-class UnprotectedWarning(UserWarning):
-    """A run lost protection and goes on. Given once for each run."""
-
-
-class Session:
+class Session(Ledger):
     """See the module.
 
     Attributes:
@@ -83,14 +75,10 @@ class Session:
         journal: Journal,
         lease: Lease,
     ) -> None:
+        super().__init__(engine, journal, lease)
         self.id = run_id
         self.name = name
         self.family = family
-        self.engine = engine
-        self.journal = journal
-        self.lease = lease
-        self.lock = threading.RLock()
-        self.machine = TurnMachine()
         self.scope = Scope("0")
         self.replay: Replay | None = None
         self.acting = True
@@ -100,63 +88,19 @@ class Session:
         self.inner_marks: dict[int, int] = {}
         self.root_turn = -1
         self.tracker_stale = False
-        self.ended = False
         self.parent: Session | None = None
         self._inner = 0
         self._job: Job | None = None
         self._calls: list[CallFact] = []
         self._announced: set[bytes] = set()
-        self._lost: str | None = None
-        self._warned = False
-
-    # -- entries -----------------------------------------------------------------------------
-
-    def append(self, body: Body) -> int:
-        """Journal `body` under the open turn; content it names is handed to the system first.
-
-        A run whose journal cannot be written goes on unprotected (or raises, if strict).
-        """
-        try:
-            self.engine.writer.flush()
-            return self.journal.append(body, turn=self.machine.turn)
-        except (CrabError, OSError) as error:
-            self.degrade(str(error))
-            return self.journal.seq
-
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        """The span from putting what an entry names to the entry itself: gc keeps it meanwhile.
-
-        Holds `lock`, so that entries that belong together stay together.
-        """
-        with self.lock, self.engine.writer.commit():
-            yield
-
-    def value(self, encode: Callable[[], bytes]) -> Payload:
-        """What `encode` gives, as a payload; where it cannot be encoded, one that says why."""
-        try:
-            return self.payload(encode())
-        except NotEncodable as error:
-            return Payload(missing=str(error))
-
-    def payload(self, data: bytes) -> Payload:
-        """`data` as a payload; where it cannot be stored, a payload that says so."""
-        payload = self.stored(lambda: put_payload(data, self.engine.writer))
-        return payload if payload is not None else Payload(missing="the store could not be written")
-
-    def stored(self, put: Callable[[], T]) -> T | None:
-        """What `put` stored, or None where it could not be."""
-        try:
-            return put()
-        except (CrabError, OSError) as error:
-            self.degrade(str(error))
-            return None
+        self._dropped: deque[None] = deque()
 
     # -- turns -------------------------------------------------------------------------------
 
     def begin_model_call(self) -> None:
         """A model call is about to be sent: it may close the turn and open the next."""
         with self.lock:
+            self._settle_dropped()
             if self.machine.model_call_opens():
                 self.close_turn()
                 self.open_turn()
@@ -168,6 +112,15 @@ class Session:
                 self.open_turn()
             self.machine.tool_began()
             self._calls.append(fact)
+
+    def drop(self) -> None:
+        """A tool's stream was dropped unread. Takes no lock: garbage is collected anywhere."""
+        self._dropped.append(None)
+
+    def _settle_dropped(self) -> None:
+        while self._dropped:
+            self._dropped.popleft()
+            self.machine.tool_ended()
 
     def open_turn(self, base: int | None = None) -> None:
         """The next turn begins. Call with `lock` held."""
@@ -186,7 +139,7 @@ class Session:
 
     def follow(self, turn: int) -> None:
         """The loop makes a call that was recorded in `turn`. Call with `lock` held."""
-        if turn == self.machine.turn:
+        if turn <= self.machine.turn:  # another line of execution is further: turns never go back
             return
         if self.acting:
             self.close_turn()
@@ -207,6 +160,7 @@ class Session:
     def inner_checkpoint(self) -> Job | None:
         """Ask for a checkpoint inside the open turn; None while a tool runs (it would be torn)."""
         with self.lock:
+            self._settle_dropped()
             if self.machine.running:
                 return None
             self._inner += 1
@@ -226,11 +180,14 @@ class Session:
         limit_ms = config.gate_limit_ms if job.turn else config.baseline_gate_limit_ms
         started = time.perf_counter()
         done = job.captured.done() or (yield Wait(job.captured, limit_ms / 1e3))
-        if not done:
-            job.settle(Fate.TOO_LATE)
-        job.exposed_ms = (time.perf_counter() - started) * 1e3
-        self.append(Gated(job.turn, round(job.exposed_ms, 3)))
-        if isinstance(job.error, UsageError):
+        if not done and job.settle(Fate.TOO_LATE):
+            self.lose_protection(job.turn, f"it was not captured within {limit_ms} ms")
+        with self.lock:
+            first = job.exposed_ms is None  # of parallel calls at one gate, one speaks
+            if first:
+                job.exposed_ms = (time.perf_counter() - started) * 1e3
+                self.append(Gated(job.turn, round(job.exposed_ms, 3)))
+        if job.turn == 0 and self.parent is None and isinstance(job.error, WorkspaceRefused):
             raise job.error
         self.tell()
 
@@ -245,10 +202,13 @@ class Session:
             if not job.durable.done():
                 yield Wait(job.durable)
             if job.error is not None or job.fate is not Fate.CAPTURED:
-                self._not_durable(str(job.error or "its checkpoint came too late"))
+                self.not_durable(str(job.error or "its checkpoint came too late"))
 
-    def make_durable(self) -> Steps[None]:
+    def make_durable(self, *, acted: bool = False) -> Steps[None]:
         """Make the journal durable up to here, with what it names.
+
+        Args:
+            acted: the effect has happened: there is nothing to stop any more.
 
         Raises:
             NotDurable: it cannot be, and the configuration says to stop then.
@@ -258,13 +218,21 @@ class Session:
             yield Wait(future)
         error = future.exception()
         if error is not None:
-            self._not_durable(str(error))
+            if acted:
+                self.degrade(f"the result of an external call is not durable: {error}")
+            else:
+                self.not_durable(str(error))
 
     def _sync(self) -> None:
         self.engine.writer.sync()
         self.journal.sync()
 
-    def _not_durable(self, reason: str) -> None:
+    def not_durable(self, reason: str) -> None:
+        """What an external call depends on is not durable.
+
+        Raises:
+            NotDurable: unless the configuration says to act all the same.
+        """
         if self.engine.config.on_not_durable == "raise":
             raise NotDurable(
                 f"the external call was stopped before it acted: {reason}",
@@ -282,11 +250,7 @@ class Session:
             checkpoints.write_off(self, turn, reason)
         except (CrabError, OSError) as error:
             reason = f"{reason}; and the journal cannot be written: {error}"
-        self._lost = self._lost or f"turn {turn} is unprotected: {reason}"
-
-    def degrade(self, reason: str) -> None:
-        """Something could not be recorded; the loop is told at its next gate."""
-        self._lost = self._lost or f"turn {self.machine.turn} is not recorded: {reason}"
+        self.losses.add(f"turn {turn} is unprotected: {reason}")
 
     def tell(self) -> None:
         """Tell the loop, on its own thread, that protection was lost.
@@ -294,19 +258,7 @@ class Session:
         Raises:
             Unprotected: the run is strict.
         """
-        if self._lost is None:
-            return
-        lost = self._lost
-        if self.engine.config.strict:
-            self._lost = None
-            raise Unprotected(lost, where=self.id)
-        if not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"crabrt: run {self.id}: {lost}; the loop goes on, see `crab log {self.id}`",
-                UnprotectedWarning,
-                stacklevel=2,
-            )
+        self.losses.tell(self.id)
 
     def first_time(self, missed: tuple[tuple[bytes, str], ...]) -> tuple[tuple[bytes, str], ...]:
         """Those of the paths that could not be captured which were not journalled before."""
@@ -323,6 +275,8 @@ class Session:
             encode: gives the encoded result, or None where there is none to keep.
             failure: the exception it raised.
         """
+        if self.inert:
+            return
         started = time.perf_counter()
         with self.lock:
             job = self.close_turn() or self._job
@@ -341,12 +295,22 @@ class Session:
             self.degrade(str(error))
 
     def close(self) -> None:
-        """Let go of the journal, the lease and the engine. Idempotent."""
+        """Let go of the journal, the lease and the engine; a failing disk is a loss. Idempotent."""
         if self.ended:
             return
         self.ended = True
         try:
-            self.journal.close()
-            self.lease.release()
+            if self._job is not None and not self.lease.inert:
+                wait([self._job.durable])  # it is about to be written to the journal
+            self._let_go(self.journal.close)
         finally:
-            self.engine.close()
+            try:
+                self.lease.release()
+            finally:
+                self._let_go(self.engine.close)
+
+    def _let_go(self, close: Callable[[], None]) -> None:
+        try:
+            close()
+        except (CrabError, OSError) as error:
+            self.degrade(str(error))

@@ -15,11 +15,11 @@ from typing import Any
 from crabrt.runtime import registry
 from crabrt.runtime.calls import Acting, Answer
 from crabrt.runtime.entering import Entry
-from crabrt.runtime.loops import Loop, close, open_or_warn
+from crabrt.runtime.loops import Loop, close, give_back
 from crabrt.runtime.scopes import Frame, watch_tasks
 from crabrt.runtime.session import Session
 from crabrt.runtime.streams import Inside
-from crabrt.runtime.waits import adrive, drive
+from crabrt.runtime.waits import adrive, drive, in_thread
 
 
 def shaped(made: Loop) -> Any:
@@ -53,16 +53,19 @@ def _function(made: Loop) -> Any:
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        outer = registry.current_frame()
+        outer = made.outer()
         if outer is not None:
             outcome = drive(made.call_in(outer, args, kwargs))
             if isinstance(outcome, Answer):
                 return outcome.value()
-            return _sealed(outcome, lambda: run(made.child(outcome, args, kwargs), args, kwargs))
+            inner = Inside(outcome.frame(outer))
+            return _sealed(
+                outcome, inner, lambda: run(made.child(outcome, args, kwargs), args, kwargs)
+            )
         config = made.config()
         if config.disable:
             return function(*args, **kwargs)
-        return run(open_or_warn(lambda: made.opening(config, args, kwargs), config), args, kwargs)
+        return run(made.opened(config, args, kwargs), args, kwargs)
 
     def take_up(name: str, /, **override: Any) -> Any:
         entry, arguments = made.reopening(name, override)
@@ -83,10 +86,11 @@ def _body(made: Loop, session: Session, args: Any, kwargs: Any) -> Any:
     return value
 
 
-def _sealed(call: Acting, run: Callable[[], Any]) -> Any:
+def _sealed(call: Acting, inner: Inside, run: Callable[[], Any]) -> Any:
     """Run a child as the one call that it is to its parent."""
     try:
-        value = run()
+        with inner:  # where there is no child run, its calls are the parent's
+            value = run()
     except BaseException as error:
         drive(call.fail(error))
         raise
@@ -115,22 +119,27 @@ def _coroutine(made: Loop) -> Any:
 
     @functools.wraps(function)
     async def wrapped(*args: Any, **kwargs: Any) -> Any:
-        outer = registry.current_frame()
+        outer = made.outer()
         if outer is not None:
             outcome = await adrive(made.call_in(outer, args, kwargs))
             if isinstance(outcome, Answer):
                 return outcome.value()
-            return await _asealed(made, outcome, run, args, kwargs)
+            return await _asealed(
+                outcome,
+                outcome.frame(outer),
+                lambda: made.child(outcome, args, kwargs),
+                lambda entry: run(entry, args, kwargs),
+            )
         config = made.config()
         if config.disable:
             return await function(*args, **kwargs)
-        entry = await asyncio.to_thread(
-            open_or_warn, lambda: made.opening(config, args, kwargs), config
-        )
+        entry = await in_thread(lambda: made.opened(config, args, kwargs), give_back)
         return await run(entry, args, kwargs)
 
     async def take_up(name: str, /, **override: Any) -> Any:
-        entry, arguments = await asyncio.to_thread(made.reopening, name, override)
+        entry, arguments = await in_thread(
+            lambda: made.reopening(name, override), lambda opened: give_back(opened[0])
+        )
         return await run(entry, (), arguments)
 
     wrapped.resume = take_up  # type: ignore[attr-defined]
@@ -149,11 +158,15 @@ async def _abody(made: Loop, session: Session, args: Any, kwargs: Any) -> Any:
 
 
 async def _asealed(
-    made: Loop, call: Acting, run: Callable[..., Any], args: Any, kwargs: Any
+    call: Acting,
+    inner: Frame,
+    child: Callable[[], Entry | None],
+    run: Callable[[Entry | None], Any],
 ) -> Any:
     try:
-        entry = await asyncio.to_thread(made.child, call, args, kwargs)
-        value = await run(entry, args, kwargs)
+        entry = await in_thread(child, give_back)
+        with Inside(inner):  # where there is no child run, its calls are the parent's
+            value = await run(entry)
     except BaseException as error:
         await adrive(call.fail(error))
         raise
@@ -163,66 +176,104 @@ async def _asealed(
 
 
 def _generator(made: Loop) -> Any:
-    """Agents that yield their progress. Each step runs inside the run, each yield outside of it."""
+    """Agents that yield their progress. Each step runs inside the run, each yield outside of it.
+
+    As a generator function does nothing until it is iterated, the run begins with the first step:
+    one that is dropped before has never been.
+    """
     shape = _asteps if inspect.isasyncgenfunction(made.function) else _steps
 
     @functools.wraps(made.function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        config = made.config()
-        if config.disable or registry.current_frame() is not None:
-            return made.function(*args, **kwargs)
-        entry = open_or_warn(lambda: made.opening(config, args, kwargs), config)
-        return shape(made, entry, args, kwargs)
+        def opening() -> tuple[Entry | None, Any, Any]:
+            config = made.config()
+            plain = config.disable or made.outer() is not None
+            return (None if plain else made.opened(config, args, kwargs)), args, kwargs
+
+        return shape(made, opening)
 
     def take_up(name: str, /, **override: Any) -> Any:
-        entry, arguments = made.reopening(name, override)
-        return shape(made, entry, (), arguments)
+        def opening() -> tuple[Entry | None, Any, Any]:
+            entry, arguments = made.reopening(name, override)
+            return entry, (), arguments
+
+        return shape(made, opening)
 
     wrapped.resume = take_up  # type: ignore[attr-defined]
     return wrapped
 
 
-def _steps(made: Loop, entry: Entry | None, args: Any, kwargs: Any) -> Generator[Any, Any, Any]:
-    source, sent = made.function(*args, **kwargs), None
-    session = entry.session if entry is not None else None
-    if session is None:
-        return (yield from source)
+Opening = Callable[[], tuple[Entry | None, Any, Any]]
+
+
+def _steps(made: Loop, opening: Opening) -> Generator[Any, Any, Any]:
+    entry, args, kwargs = opening()
+    if entry is None:
+        return (yield from made.function(*args, **kwargs))
+    if entry.session is None:
+        return made.finished(entry)
+    session = entry.session
+    frame = Frame(session, session.scope)
+    source = made.function(*args, **kwargs)
+    step = functools.partial(next, source)
     try:
         while True:
-            with Inside(Frame(session, session.scope)):
-                item = source.send(sent)
-            sent = yield item
+            session.scope.adopt()  # each step may be asked for by another thread
+            with Inside(frame):
+                item = step()
+            try:
+                step = functools.partial(source.send, (yield item))
+            except GeneratorExit:
+                raise
+            except BaseException as thrown:  # noqa: BLE001  it is the loop's to see
+                step = functools.partial(source.throw, thrown)
     except StopIteration as stop:
         drive(session.end(None, None))
-        return stop.value
+        value = stop.value
     except BaseException as error:
-        source.close()
-        drive(made.ended(session, None, error))
+        try:
+            with Inside(frame):
+                source.close()
+        finally:
+            drive(made.ended(session, None, error))
         raise
     finally:
         close(session)
+    session.tell()
+    return value
 
 
-async def _asteps(
-    made: Loop, entry: Entry | None, args: Any, kwargs: Any
-) -> AsyncGenerator[Any, Any]:
+async def _asteps(made: Loop, opening: Opening) -> AsyncGenerator[Any, Any]:
+    entry, args, kwargs = await in_thread(opening, lambda opened: give_back(opened[0]))
     source = made.function(*args, **kwargs)
     session = entry.session if entry is not None else None
     if session is None:
         async for item in source:
             yield item
         return
-    session.scope.adopt()
+    frame = Frame(session, session.scope)
+    step = functools.partial(anext, source)
     watch_tasks()
     try:
         while True:
-            with Inside(Frame(session, session.scope)):
-                item = await anext(source)
-            yield item
+            session.scope.adopt()
+            with Inside(frame):
+                item = await step()
+            try:
+                step = functools.partial(source.asend, (yield item))
+            except GeneratorExit:
+                raise
+            except BaseException as thrown:  # noqa: BLE001  it is the loop's to see
+                step = functools.partial(source.athrow, thrown)
     except StopAsyncIteration:
         await adrive(session.end(None, None))
-    except BaseException as error:  # a closing generator may not await before it has let go
-        drive(made.ended(session, None, error))
+    except BaseException as error:
+        try:
+            with Inside(frame):
+                await source.aclose()
+        finally:
+            await adrive(made.ended(session, None, error))
         raise
     finally:
         close(session)
+    session.tell()

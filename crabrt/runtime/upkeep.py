@@ -18,25 +18,43 @@ PERIOD_S = 60.0
 
 _lock = threading.Lock()
 _thread: threading.Thread | None = None
+_engines: list[Engine] = []
 
 
 def begin(engine: Engine) -> None:
-    """Watch the size of the store of `engine` while it lives. Idempotent for each process."""
+    """Watch the size of the store of `engine` while it lives."""
     global _thread  # noqa: PLW0603  one watcher a process
     with _lock:
-        if _thread is not None and _thread.is_alive():
-            return
-        _thread = threading.Thread(target=_watch, args=(engine,), name="crabrt-upkeep", daemon=True)
-        _thread.start()
+        _engines.append(engine)
+        if _thread is None or not _thread.is_alive():
+            _thread = threading.Thread(target=_watch, name="crabrt-upkeep", daemon=True)
+            _thread.start()
 
 
-def _watch(engine: Engine) -> None:
-    while not engine.closed.wait(PERIOD_S):
+def _next() -> Engine | None:
+    """The oldest engine that lives; None, and the end of this thread, where there is none."""
+    global _thread  # noqa: PLW0603  one watcher a process
+    with _lock:
+        _engines[:] = [engine for engine in _engines if not engine.closed.is_set()]
+        if not _engines:
+            _thread = None
+            return None
+        return _engines[0]
+
+
+def _watch() -> None:
+    warned = False
+    while (engine := _next()) is not None:
+        if engine.closed.wait(PERIOD_S):
+            continue
         try:
             with Store.open(engine.config.home) as store:
                 enforce_cap(store, engine.config.size_cap_bytes)
         except Busy:
             continue  # another process is at it
         except (CrabError, OSError) as error:
-            warnings.warn(f"crabrt: the store's size cap could not be kept: {error}", stacklevel=1)
-            return
+            if not warned:
+                warned = True
+                warnings.warn(
+                    f"crabrt: the store's size cap could not be kept: {error}", stacklevel=1
+                )

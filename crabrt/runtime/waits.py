@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Generator
+import threading
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -38,6 +39,8 @@ def drive(steps: Steps[T]) -> T:
     except StopIteration as stop:
         value: T = stop.value
         return value
+    finally:
+        steps.close()  # interrupted while waiting: what it began is undone now, not at a gc
 
 
 async def adrive(steps: Steps[T]) -> T:
@@ -51,3 +54,31 @@ async def adrive(steps: Steps[T]) -> T:
     except StopIteration as stop:
         value: T = stop.value
         return value
+    finally:
+        steps.close()  # cancelled while waiting: what it began is undone now, not at a gc
+
+
+async def in_thread(make: Callable[[], T], give_back: Callable[[T], None]) -> T:
+    """What `make` makes in a worker thread; given back if the caller is cancelled meanwhile.
+
+    A thread cannot be cancelled: without this, what it makes would be nobody's, and stay.
+    """
+    lock, made, wanted = threading.Lock(), list[T](), True
+
+    def work() -> T:
+        value = make()
+        with lock:
+            if wanted:
+                made.append(value)
+                return value
+        give_back(value)
+        return value
+
+    try:
+        return await asyncio.to_thread(work)
+    except asyncio.CancelledError:
+        with lock:
+            wanted = False
+        for value in made:
+            await asyncio.to_thread(give_back, value)
+        raise

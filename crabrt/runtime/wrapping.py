@@ -177,7 +177,7 @@ def _wrap_function(
             return plain(*args, **kwargs)
         outcome = drive(begin(frame, spec, species, binder.bind(args, kwargs)))
         if isinstance(outcome, Answer):
-            return replay(outcome) if outcome.streamed else outcome.value()
+            return StreamProxy(None, replay(outcome)) if outcome.streamed else outcome.value()
         inner = outcome.frame(frame)
         try:
             with Inside(inner):
@@ -196,8 +196,8 @@ def _wrap_function(
 def _proxy(call: Acting, frame: Frame, value: Any, *, awaited: bool = False) -> Any:
     # Some clients return one class for both ways of iterating; who awaited it goes the async way.
     if hasattr(value, "__next__") and not (awaited and hasattr(value, "__anext__")):
-        return StreamProxy(value, lambda source: record(call, frame, source))
-    return StreamProxy(value, lambda source: arecord(call, frame, source))
+        return StreamProxy(value, record(call, frame, value), call)
+    return StreamProxy(value, arecord(call, frame, value), call)
 
 
 def _wrap_coroutine(
@@ -210,7 +210,7 @@ def _wrap_coroutine(
             return await plain(*args, **kwargs)
         outcome = await adrive(begin(frame, spec, species, binder.bind(args, kwargs)))
         if isinstance(outcome, Answer):
-            return areplay(outcome) if outcome.streamed else outcome.value()
+            return StreamProxy(None, areplay(outcome)) if outcome.streamed else outcome.value()
         inner = outcome.frame(frame)
         try:
             with Inside(inner):

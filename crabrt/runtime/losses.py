@@ -1,0 +1,47 @@
+"""Protection that was lost: remembered where it happens, told to the loop on its own thread."""
+
+from __future__ import annotations
+
+import warnings
+
+from crabrt.errors import Unprotected
+
+
+class UnprotectedWarning(UserWarning):
+    """A run lost protection and goes on. Given once for each run."""
+
+
+class Losses:
+    """What a run lost so far, and whether its loop has been told.
+
+    Args:
+        strict: telling raises instead of warning.
+    """
+
+    def __init__(self, *, strict: bool) -> None:
+        self._strict = strict
+        self._untold: str | None = None
+        self._warned = False
+
+    def add(self, what: str) -> None:
+        """Something was lost; the first of several is the one that is told. From any thread."""
+        self._untold = self._untold or what
+
+    def tell(self, run: str) -> None:
+        """Tell the loop of `run`: once by a warning, or each time by raising, if strict.
+
+        Raises:
+            Unprotected: the run is strict.
+        """
+        lost, self._untold = self._untold, None
+        if lost is None:
+            return
+        if self._strict:
+            raise Unprotected(lost, where=run)
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"crabrt: run {run}: {lost}; the loop goes on, see `crab log {run}`",
+                UnprotectedWarning,
+                stacklevel=3,
+            )
