@@ -14,9 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import msgspec
+
 from crabrt.cli.progress import Progress
 from crabrt.cli.screen import environment_screens
 from crabrt.core.config import Config, user_config_path
+from crabrt.core.targets import LAST, Target
 from crabrt.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -120,6 +123,33 @@ class App:
         self._closing.callback(index.close)
         index.refresh()
         return index
+
+    @functools.cached_property
+    def cwd(self) -> bytes:
+        """The current directory, resolved; where it was, if it has been deleted meanwhile."""
+        try:
+            return os.path.realpath(os.getcwdb())
+        except FileNotFoundError:  # an agent that deletes directories deletes people's shells' too
+            return os.path.normpath(os.fsencode(os.environ.get("PWD") or "/"))
+
+    def place(self, path: str) -> bytes:
+        """The real path of `path`, as typed; ``.`` is what is left of the current directory."""
+        place = os.path.realpath(os.path.join(self.cwd, os.fsencode(path)))
+        while path == os.curdir and not os.path.isdir(place):
+            place = os.path.dirname(place)
+        return place
+
+    def meant(self, target: Target) -> Target:
+        """`target`, its ``last`` replaced: the last run of this directory's workspace, if any.
+
+        Raises:
+            NotFound: there are no runs. See `index` for more.
+        """
+        from crabrt.operations.targets import last_run  # noqa: PLC0415 - as for the store
+
+        if target.run != LAST:
+            return target
+        return msgspec.structs.replace(target, run=last_run(self.index, self.cwd).run)
 
     def keep(self, context: contextlib.AbstractContextManager[Any]) -> None:
         """Close `context` when the command has printed what it has to say."""

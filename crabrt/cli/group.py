@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from dataclasses import dataclass
 
@@ -65,6 +66,16 @@ class LazyGroup(click.Group):
         command = importlib.import_module(f"crabrt.cli.verbs.{row.module}").command
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The verb that `args` begins with; for a mistyped one, the error names the nearest."""
+        name = args[0]
+        near = difflib.get_close_matches(name, VERBS, n=1)
+        if name not in VERBS and not name.startswith("-") and near:
+            ctx.fail(f"No such command {name!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table, by section, without importing any verb."""

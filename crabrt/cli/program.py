@@ -111,7 +111,7 @@ def _report(argv: Sequence[str], error: CrabError, *, debug: bool) -> int:
 
 
 def _print_error(err: Screen, error: CrabError) -> None:
-    err.line(err.style("crab: ", "red", "bold") + safe_text(error.message))
+    err.paragraph(safe_text(error.message), lead=err.style("crab: ", "red", "bold"), indent=6)
     if error.where is not None:
         err.line(f"  where: {safe_text(error.where)}")
     if isinstance(error, WouldLoseChanges):
@@ -122,4 +122,4 @@ def _print_error(err: Screen, error: CrabError) -> None:
     if isinstance(error, Diverged) and error.diff:
         err.line(safe_text(error.diff, lines=True))
     if error.hint is not None:
-        err.line(f"  hint:  {safe_text(error.hint)}")
+        err.paragraph(safe_text(error.hint), lead="  hint:  ", indent=9)

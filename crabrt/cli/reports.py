@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from crabrt.cli import amounts
 from crabrt.cli.exits import Exit
 from crabrt.cli.safe_text import path_fields, safe_path, safe_text
 from crabrt.cli.screen import Screen
 from crabrt.operations.effects import OutsideEffect
 from crabrt.operations.restoring import Restored
+from crabrt.workspace import Change
 from crabrt.workspace.restoring import RestoreReport
 
 _SHOWN = 30
@@ -42,13 +42,14 @@ def restored_json(done: Restored, what: str | None, undo: str | None) -> dict[st
     }
 
 
-def show_restored(out: Screen, done: Restored, what: str) -> None:
+def show_restored(out: Screen, done: Restored, what: str, *, force: bool = False) -> None:
     """A restore for people: what changed, and everything that did not work or cannot."""
     report = done.report
     if done.finished is not None:
         out.line("A restore that was killed has been finished first.")
     if report.dry_run:
         _show_plan(out, report)
+    refused = report.dry_run and not force
     verb = "Would restore" if report.dry_run else "Restored"
     counts = [
         f"{number} {word}"
@@ -62,7 +63,10 @@ def show_restored(out: Screen, done: Restored, what: str) -> None:
     changed = ", ".join(counts) or ("metadata only" if report.changes else "nothing to change")
     out.line(f"{verb} {what} in {safe_path(done.directory)}: {changed}, "
              f"{report.unchanged} unchanged.")  # fmt: skip
-    _show_paths(out, "overwritten though changed by somebody else", report.conflicts)
+    title = "overwritten though changed by somebody else"
+    if refused:
+        title = "Refused without --force, as somebody else changed these"
+    _show_paths(out, title, report.conflicts)
     _show_paths(
         out, "held open by other processes, which go on with the old file", report.held_open
     )
@@ -72,20 +76,31 @@ def show_restored(out: Screen, done: Restored, what: str) -> None:
         out.line(out.style("not restored:", "red"))
         for path, why in report.not_restored[:_SHOWN]:
             out.line(f"  {safe_path(path)}: {safe_text(why)}")
-        _more(out, len(report.not_restored))
+        show_more(out, len(report.not_restored))
     if done.effects:
         out.line(out.style("What happened outside since then is not undone:", "yellow"))
         for effect in done.effects[:_SHOWN]:
             state = {True: "done", False: "failed", None: "in doubt"}[effect.ok]
             out.line(f"  {effect.run}@{effect.turn}: {safe_text(effect.tool)} ({state})")
-        _more(out, len(done.effects))
+        show_more(out, len(done.effects))
 
 
-def restored_exit(report: RestoreReport) -> Exit:
+def restored_exit(report: RestoreReport, *, force: bool = False) -> Exit:
     """0, or 3 when something is not as it was, or somebody goes on with an old file."""
     if report.dry_run:
-        return Exit.REFUSED if report.conflicts else Exit.DONE
+        return Exit.REFUSED if report.conflicts and not force else Exit.DONE
     return Exit.DONE if report.complete else Exit.INCOMPLETE
+
+
+def change_sign(change: Change) -> str:
+    """What a restore does to a path: ``+`` brings it back, ``-`` takes it away, ``~`` else."""
+    return "+" if change.before is None else "-" if change.after is None else "~"
+
+
+def show_more(out: Screen, total: int, shown: int = _SHOWN) -> None:
+    """That a list is longer than what is shown of it."""
+    if total > shown:
+        out.line(f"  ... and {total - shown} more (--json lists all)")
 
 
 def _effect_json(effect: OutsideEffect) -> dict[str, Any]:
@@ -94,21 +109,12 @@ def _effect_json(effect: OutsideEffect) -> dict[str, Any]:
 
 def _show_plan(out: Screen, report: RestoreReport) -> None:
     for change in report.changes[:_SHOWN]:
-        sign = "+" if change.before is None else "-" if change.after is None else "~"
-        out.line(f"  {sign} {safe_path(change.path)}  {', '.join(change.how)}")
-    _more(out, len(report.changes))
-    if report.conflicts:
-        lost = amounts.count(len(report.conflicts), "path")
-        out.line(out.style(f"Refused without --force: {lost} changed by somebody else", "red"))
+        out.line(f"  {change_sign(change)} {safe_path(change.path)}  {', '.join(change.how)}")
+    show_more(out, len(report.changes))
 
 
 def _show_paths(out: Screen, title: str, paths: tuple[bytes, ...]) -> None:
     if paths:
         out.line(out.style(f"{title}:", "yellow"))
         out.lines(f"  {safe_path(path)}" for path in paths[:_SHOWN])
-        _more(out, len(paths))
-
-
-def _more(out: Screen, total: int) -> None:
-    if total > _SHOWN:
-        out.line(f"  ... and {total - _SHOWN} more (--json lists all)")
+        show_more(out, len(paths))

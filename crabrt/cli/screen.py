@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import TextIO
 
@@ -18,6 +19,8 @@ _CODES = {
 
 PIPED_WIDTH = 1_000_000
 """Columns of an output that is not a terminal: nothing is ever cut for a program or a file."""
+
+_NARROWEST = 20
 
 
 class Screen:
@@ -52,6 +55,23 @@ class Screen:
         """Write lines."""
         for text in texts:
             self._stream.write(text + "\n")
+
+    def paragraph(self, text: str, *styles: str, lead: str = "", indent: int = 0) -> None:
+        """Write `text` behind `lead`, broken between words where the terminal ends.
+
+        Args:
+            text: without styles of its own.
+            styles: of the whole text.
+            lead: what stands before it; may be styled.
+            indent: columns that `lead` takes, and further lines are indented by.
+        """
+        width = max(_NARROWEST, self.width - indent)
+        lines = [text] if len(text) <= width else textwrap.wrap(
+            text, width, break_long_words=False, break_on_hyphens=False
+        )  # fmt: skip
+        first, *more = [self.style(line, *styles) for line in lines or [""]]
+        self.line(f"{lead}{first}")
+        self.lines(" " * indent + line for line in more)
 
     def raw(self, data: bytes) -> None:
         """Write bytes as they are: a file's content on its way into a pipe."""

@@ -1,7 +1,8 @@
-"""Columns of text: aligned, streamed, and cut only where a terminal would wrap them.
+"""Columns of text: aligned, streamed, and left out or cut only where a terminal would wrap them.
 
 Rows are laid out in blocks, so that a journal of any length is shown with a bounded memory; the
-widths of the first block hold until a later row needs more.
+widths of the first block hold until a later row needs more. What is shown as it happens is laid out
+row by row, in widths that were fixed before.
 """
 
 from __future__ import annotations
@@ -16,15 +17,28 @@ from crabrt.cli.screen import Screen
 
 _BLOCK_ROWS = 500
 _GAP = "  "
+_COMFORT = 16  # columns of text that a flexible one keeps while others can be spared
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column. `right` aligns numbers; `flexible` is cut first when a terminal is too narrow."""
+    """A column.
+
+    Attributes:
+        title: its heading.
+        right: numbers are aligned right.
+        flexible: it may be cut on a terminal that is too narrow.
+        keeps_end: what is cut off is the beginning, as of a path.
+        spared: above 0: it is left out on a terminal that is too narrow, the highest first.
+        usual: how wide it usually gets, for rows that are shown one by one.
+    """
 
     title: str
     right: bool = False
     flexible: bool = False
+    keeps_end: bool = False
+    spared: int = 0
+    usual: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,37 +63,59 @@ def _wide_width(text: str) -> int:
 
 
 def render_table(
-    screen: Screen, columns: Sequence[Column], rows: Iterable[Sequence[Cell | str]]
+    screen: Screen,
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[Cell | str]],
+    *,
+    live: bool = False,
 ) -> Iterator[str]:
     """The lines of a table, heading first; empty columns are left out.
 
-    That is known only of a table that fits into one block; a longer one keeps all its columns.
+    That is known only of a table that fits into one block; a longer one keeps all its columns. With
+    `live` every row is given out as it comes, and columns are as wide as they usually get.
     """
     source = iter(rows)
-    block = [_cells(row) for row in itertools.islice(source, _BLOCK_ROWS)]
-    whole = len(block) < _BLOCK_ROWS
+    size = 1 if live else _BLOCK_ROWS
+    block = [_cells(row) for row in itertools.islice(source, size)]
+    whole = not live and len(block) < _BLOCK_ROWS
     kept = [i for i in range(len(columns)) if not whole or any(row[i].text for row in block)]
-    shown = [columns[i] for i in kept]
-    widths = [cell_width(column.title) for column in shown]
+    widths = {i: max(cell_width(columns[i].title), columns[i].usual if live else 0) for i in kept}
     heading = True
     while block:
-        rows_kept = [[row[i] for i in kept] for row in block]
-        widths = [
-            max(width, *(cell_width(row[i].text) for row in rows_kept))
-            for i, width in enumerate(widths)
-        ]
-        fitted = _fit(widths, shown, screen.width)
+        for i in kept:
+            widths[i] = max(widths[i], *(cell_width(row[i].text) for row in block))
+        if heading:
+            kept = _affordable(columns, kept, widths, screen.width)
+        shown = [columns[i] for i in kept]
+        fitted = _fit([widths[i] for i in kept], shown, screen.width)
         if heading:
             titles = [Cell(column.title, ("bold",)) for column in shown]
             yield _line(screen, titles, shown, fitted)
             heading = False
-        for row in rows_kept:
-            yield _line(screen, row, shown, fitted)
-        block = [_cells(row) for row in itertools.islice(source, _BLOCK_ROWS)]
+        for row in block:
+            yield _line(screen, [row[i] for i in kept], shown, fitted)
+        block = [_cells(row) for row in itertools.islice(source, size)]
 
 
 def _cells(row: Sequence[Cell | str]) -> list[Cell]:
     return [cell if isinstance(cell, Cell) else Cell(cell) for cell in row]
+
+
+def _affordable(
+    columns: Sequence[Column], kept: list[int], widths: dict[int, int], available: int
+) -> list[int]:
+    """`kept` without what has to be spared so that the rest is readable in `available` columns."""
+
+    def needed(places: list[int]) -> int:
+        each = (min(widths[i], _COMFORT) if columns[i].flexible else widths[i] for i in places)
+        return sum(each) + len(_GAP) * (len(places) - 1)
+
+    while needed(kept) > available:
+        dearest = max(kept, key=lambda i: columns[i].spared)
+        if not columns[dearest].spared:
+            break
+        kept = [i for i in kept if i != dearest]
+    return kept
 
 
 def _fit(widths: list[int], columns: Sequence[Column], available: int) -> list[int]:
@@ -105,17 +141,17 @@ def _line(
         text = cell.text
         missing = width - cell_width(text)
         if missing < 0:
-            text = _cut(text, width)
+            text = _cut(text, width, keeps_end=column.keeps_end)
             missing = width - cell_width(text)
         styled = screen.style(text, *cell.styles) if screen.colour else text
         parts.append(" " * missing + styled if column.right else styled + " " * missing)
     return _GAP.join(parts).rstrip()
 
 
-def _cut(text: str, width: int) -> str:
+def _cut(text: str, width: int, *, keeps_end: bool) -> str:
     kept = 0
-    for i, char in enumerate(text):
+    for i, char in enumerate(reversed(text) if keeps_end else text):
         kept += cell_width(char)
         if kept > width - 1:
-            return text[:i] + "…"
+            return "…" + text[len(text) - i :] if keeps_end else text[:i] + "…"
     return text

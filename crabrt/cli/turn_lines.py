@@ -13,17 +13,17 @@ from crabrt.journal.views import RunView, TurnView
 
 COLUMNS = (
     Column("turn", right=True),
-    Column("started"),
-    Column("took", right=True),
-    Column("verdict"),
-    Column("tools", flexible=True),
-    Column("files"),
-    Column("stored", right=True),
-    Column("tokens", right=True),
-    Column("cost", right=True),
-    Column("model", right=True),
+    Column("started", spared=1, usual=8),
+    Column("took", right=True, spared=6, usual=6),
+    Column("verdict", usual=9),
+    Column("tools", flexible=True, usual=10),
+    Column("files", usual=9),
+    Column("stored", right=True, spared=3, usual=8),
+    Column("tokens", right=True, spared=4, usual=11),
+    Column("cost", right=True, spared=2, usual=7),
+    Column("model", right=True, spared=5, usual=6),
     Column("exposed", right=True),
-    Column("checkpoint"),
+    Column("checkpoint", usual=11),
     Column("marks", flexible=True),
 )
 """The heading of ``crab log``."""
@@ -40,6 +40,7 @@ _CHECKPOINTS = {
     "inherited": ("○", "green"),
     "captured": ("◐", "cyan"),
     "pending": ("…", "dim"),
+    "none": ("-", "dim"),
     "thinned": ("-", "dim"),
     "unprotected": ("✗", "red"),
 }
@@ -62,13 +63,13 @@ def with_durations(
         yield before, _between(before.started_ns, run.updated_ns)
 
 
-def turn_row(turn: TurnView, took_ms: float | None) -> list[Cell | str]:
-    """The cells of a line, in the order of `COLUMNS`."""
+def turn_row(turn: TurnView, took_ms: float | None, *, live: bool = True) -> list[Cell | str]:
+    """The cells of a line, in the order of `COLUMNS`; `live`: somebody still works on the run."""
     return [
         str(turn.turn) if turn.base in (turn.turn - 1, turn.turn) else f"{turn.turn}<-{turn.base}",
         amounts.clock(turn.started_ns),
         amounts.duration(took_ms),
-        verdict_cell(turn),
+        verdict_cell(turn, live=live),
         _tools_cell(turn),
         files_text(turn),
         amounts.size(turn.bytes_stored) if turn.bytes_stored else "",
@@ -76,7 +77,7 @@ def turn_row(turn: TurnView, took_ms: float | None) -> list[Cell | str]:
         f"${turn.cost_usd:.4f}" if turn.cost_usd else "",
         amounts.duration(turn.model_wait_ms) if turn.models else "",
         _exposed_cell(turn),
-        checkpoint_cell(turn),
+        checkpoint_cell(turn, live=live),
         Cell(marks_text(turn), ("cyan",)),
     ]
 
@@ -121,21 +122,23 @@ def turn_json(turn: TurnView, took_ms: float | None) -> dict[str, Any]:
     }
 
 
-def verdict_cell(turn: TurnView) -> Cell:
+def verdict_cell(turn: TurnView, *, live: bool = True) -> Cell:
     """Letter and word of what the turn did; a letter each, so that colour is never needed."""
     names = turn.verdict_names
     if turn.turn == 0:
         return Cell("baseline", ("dim",))
     if not names:
-        return Cell("? not yet", ("dim",))
+        return Cell("? not yet" if live else "? cut off", ("dim",))
     letters = "".join(_VERDICTS.get(name, ("?", "dim"))[0] for name in names)
     strongest = next((n for n in ("external", "processes", "files") if n in names), "none")
     return Cell(f"{letters} {'+'.join(safe_text(n) for n in names)}", (_VERDICTS[strongest][1],))
 
 
-def checkpoint_cell(turn: TurnView) -> Cell:
+def checkpoint_cell(turn: TurnView, *, live: bool = True) -> Cell:
     """Shape and word of how safe the turn is."""
     word = "thinned" if turn.thinned_ns else str(turn.protection)
+    if turn.protection is Protection.PENDING and not live:
+        word = "none"
     shape, colour = _CHECKPOINTS.get(word, ("?", "dim"))
     suffix = " (torn)" if turn.consistency is Consistency.TORN else ""
     return Cell(f"{shape} {word}{suffix}", (colour,))

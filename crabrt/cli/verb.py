@@ -15,7 +15,9 @@ import click
 from crabrt.cli.app import App
 from crabrt.cli.envelope import envelope
 from crabrt.cli.exits import ALWAYS, MEANING, Exit
+from crabrt.cli.params import FileTarget
 from crabrt.cli.screen import Screen, silence_stdout
+from crabrt.core.targets import LAST, Target
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,26 @@ class Outcome:
 
 
 class VerbCommand(click.Command):
-    """A click command whose help ends with examples and its exit codes."""
+    """A click command whose help ends with examples and its exit codes.
+
+    Attributes:
+        examples, exits: for the help.
+        about_last: its first argument may be left out and is ``last`` then, before a ``--`` too.
+    """
 
     examples: tuple[str, ...] = ()
     exits: tuple[Exit, ...] = ()
+    about_last = False
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; behind a ``--`` nothing is the first argument of a verb about `LAST`."""
+        if self.about_last and "--" in args:
+            at = args.index("--")
+            given, _, _ = self.make_parser(ctx).parse_args(args[:at])
+            first = next(param for param in self.params if isinstance(param, click.Argument))
+            if not isinstance(given.get(first.name or ""), str):
+                args = [*args[:at], LAST, *args[at:]]
+        return super().parse_args(ctx, args)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Examples, then every code this verb may give."""
@@ -52,7 +70,7 @@ class VerbCommand(click.Command):
 
 
 def verb(
-    name: str, *, examples: Sequence[str], exits: Sequence[Exit] = ()
+    name: str, *, examples: Sequence[str], exits: Sequence[Exit] = (), about_last: bool = False
 ) -> Callable[[Callable[..., Outcome]], click.Command]:
     """Make a command of a verb's function.
 
@@ -60,13 +78,15 @@ def verb(
         name: as in the table of ``cli.group``.
         examples: whole command lines.
         exits: the codes it may give beside those that every command may.
+        about_last: see `VerbCommand`; its first argument has the default `LAST`.
     """
 
     def decorate(function: Callable[..., Outcome]) -> click.Command:
         def callback(*, json: bool, home: str | None, debug: bool, **options: Any) -> int:
             del debug  # read from the command line by the program: it must work for bad options too
             with App(name, json=json, home=home) as app:
-                outcome = function(app, **options)
+                meant = {key: _meant(app, value) for key, value in options.items()}
+                outcome = function(app, **meant)
                 return _deliver(app, outcome)
 
         params = list(reversed(getattr(function, "__click_params__", [])))
@@ -75,9 +95,19 @@ def verb(
         )
         command.examples = tuple(examples)
         command.exits = tuple({*ALWAYS, *exits})
+        command.about_last = about_last
         return command
 
     return decorate
+
+
+def _meant(app: App, value: Any) -> Any:
+    """`value` with ``last`` replaced by the run that is meant from here."""
+    if isinstance(value, Target):
+        return app.meant(value)
+    if isinstance(value, FileTarget):
+        return FileTarget(app.meant(value.target), value.path)
+    return tuple(_meant(app, one) for one in value) if isinstance(value, tuple) else value
 
 
 def _common() -> list[click.Parameter]:

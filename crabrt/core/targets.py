@@ -9,6 +9,9 @@ import msgspec
 from crabrt.core.ids import NAME_PATTERN, valid_name
 from crabrt.errors import UsageError
 
+LAST = "last"
+"""The run that is meant when somebody says ``last``; no run and no label has that name."""
+
 _INNER = re.compile(r"(\d+)\.(\d+)")
 
 

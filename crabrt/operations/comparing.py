@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from crabrt.core.config import Config
 from crabrt.core.ids import ObjectId
 from crabrt.core.ports import ObjectReader
+from crabrt.journal import RunIndex, RunRow, TurnRow
 from crabrt.operations.scratch import ScratchWriter
 from crabrt.operations.targets import State
 from crabrt.store import Store
@@ -42,6 +43,20 @@ class Comparison:
 def compare_states(store: Store, before: State, after: State) -> Comparison:
     """Two recorded states."""
     return Comparison(before.root, after.root, store)
+
+
+def turn_changes(store: Store, index: RunIndex, run: RunRow, turn: TurnRow) -> tuple[Change, ...]:
+    """What `turn` changed in the files, in path order; empty where either end of it is not kept.
+
+    Raises:
+        DamagedObject: a tree cannot be read.
+    """
+    if turn.base == turn.turn or turn.root is None or turn.thinned_ns:
+        return ()
+    base = index.turns(run.run, turn.base, turn.base)
+    if not base or base[0].root is None or base[0].thinned_ns:
+        return ()
+    return tuple(diff_roots(store, base[0].root, turn.root))
 
 
 @contextmanager

@@ -142,8 +142,7 @@ def _places(home: Path, workspace: Path, store_bytes: int) -> list[Fact]:
             "make it writable, or set CRAB_HOME to a directory that is",
         )
     )
-    mib = 1 << 20
-    seen = f"store {store_bytes // mib:,} MiB, free {free // mib:,} MiB"
+    seen = f"store {_mib(store_bytes)}, free {_mib(free)}"
     if free < _LOW_SPACE_BYTES:
         facts.append(
             Fact(
@@ -157,6 +156,14 @@ def _places(home: Path, workspace: Path, store_bytes: int) -> list[Fact]:
     else:
         facts.append(Fact("store-space", Standing.OK, seen, "there is room"))
     return facts
+
+
+def _mib(size_bytes: int) -> str:
+    """In MiB, or in GiB from one of them on."""
+    mib = size_bytes / (1 << 20)
+    if mib >= 1024:
+        return f"{mib / 1024:,.1f} GiB"
+    return f"{mib:.1f} MiB" if mib >= 1 or not mib else "less than 1 MiB"
 
 
 def _file_system(name: str, path: Path) -> Fact:

@@ -20,12 +20,15 @@ class Standing:
         turn: that run's latest turn.
         not_captured: paths that its journal says could not be captured, and why.
         interrupted: a restore that was killed and not finished yet.
+        restored: what the last restore since that run's last entry put back (its label), and when
+            (ns since the epoch); None if there was none.
     """
 
     run: RunRow | None
     turn: TurnRow | None
     not_captured: tuple[tuple[bytes, str], ...]
     interrupted: Begin | None
+    restored: tuple[str, int] | None = None
 
 
 def standing_of(index: RunIndex, workspace: Workspace) -> Standing:
@@ -35,7 +38,8 @@ def standing_of(index: RunIndex, workspace: Workspace) -> Standing:
         DamagedJournal: its log of restores is broken.
         StoreUnavailable: something cannot be read.
     """
-    interrupted = RestoreLog(workspace.state_dir).interrupted()
+    log = RestoreLog(workspace.state_dir)
+    interrupted = log.interrupted()
     runs = [run for run in index.runs() if _overlap(run.workspace, workspace.path)]
     live = [run for run in runs if run.status == "running"]
     own = [run for run in runs if run.workspace == workspace.path]
@@ -46,7 +50,31 @@ def standing_of(index: RunIndex, workspace: Workspace) -> Standing:
     missed: dict[bytes, str] = {}
     for turn in index.turns(run.run):
         missed.update(turn.not_captured)
-    return Standing(run, turns[0] if turns else None, tuple(sorted(missed.items())), interrupted)
+    return Standing(
+        run,
+        turns[0] if turns else None,
+        tuple(sorted(missed.items())),
+        interrupted,
+        _restored_since(log, run.updated_ns),
+    )
+
+
+def last_restore(workspace: Workspace, max_age_days: float) -> Begin | None:
+    """The restore of `workspace` that an undo would take back.
+
+    Raises:
+        DamagedJournal: its log of restores is broken.
+        StoreUnavailable: it cannot be read.
+    """
+    point = RestoreLog(workspace.state_dir).undo_point(max_age_days)
+    return None if point is None else point[0]
+
+
+def _restored_since(log: RestoreLog, moment_ns: int) -> tuple[str, int] | None:
+    point = log.undo_point(float("inf"))
+    if point is None or point[1].wall_ns < moment_ns:
+        return None
+    return point[0].label, point[1].wall_ns
 
 
 def workspace_above(index: RunIndex, path: bytes) -> bytes:

@@ -10,9 +10,10 @@ import os
 from dataclasses import dataclass
 
 from crabrt.core.ids import ObjectId
-from crabrt.core.targets import Target, TurnRef, parse_target
+from crabrt.core.targets import LAST, Target, TurnRef, parse_target
 from crabrt.errors import NotFound
 from crabrt.journal import RunIndex, RunRow, TurnRow
+from crabrt.journal.lookup import find_run
 
 _BLOCK = 256
 
@@ -43,6 +44,21 @@ class State:
     def workspace_path(self) -> str:
         """The directory it is a state of."""
         return os.fsdecode(self.run.workspace)
+
+
+def last_run(index: RunIndex, directory: bytes) -> RunRow:
+    """The run that ``last`` means to somebody in `directory` (a real path).
+
+    It is the newest one whose workspace the directory is, or lies in; where there was never one,
+    the newest of the store. Child runs and damaged ones do not count.
+
+    Raises:
+        NotFound: there are no runs.
+    """
+    rows = index.runs()
+    here = directory.rstrip(b"/") + b"/"
+    near = [row for row in rows if here.startswith(row.workspace.rstrip(b"/") + b"/")]
+    return find_run(near or rows, LAST)
 
 
 def resolve(index: RunIndex, target: Target | str) -> State:

@@ -129,6 +129,7 @@ def test_ctrl_c_exits_with_130(builder, home, workspace):
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert "running" in process.stdout.readline()
     assert "turn" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)

@@ -44,9 +44,10 @@ def test_log_has_a_line_a_turn_and_all_promised_fields(crab, run):
     assert data["turns"][3]["verdict"] == ["none"]
     assert data["turns"][3]["checkpoint"] == "inherited"
     lines = crab("log", run.run).out.splitlines()
-    assert lines[0].split()[:2] == ["turn", "started"]
-    assert "F files" in lines[2]
-    assert "○ inherited" in lines[4]
+    assert lines[0].startswith(f"{run.run} (crashed) in ")
+    assert lines[1].split()[:2] == ["turn", "started"]
+    assert "F files" in lines[3]
+    assert "○ inherited" in lines[5]
     assert [t["turn"] for t in crab("log", "last", "-n", "2", "--json").data["turns"]] == [2, 3]
 
 

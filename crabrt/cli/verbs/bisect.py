@@ -88,6 +88,7 @@ def _show(out: Screen, run: str, finding: Finding) -> None:
         out.line("No state could be tested." if good is None else f"Still good at {run}@{good}.")
     elif finding.last_good is None:
         out.line(f"Bad from the first state on: {run}@{finding.first_bad}.")
+        out.line("If a later turn was good, begin there: --from TURN")
     elif len(finding.suspects) > 1:
         names = ", ".join(f"@{turn}" for turn in finding.suspects)
         out.line(f"One of these turns broke it (some could not be tested): {names}")

@@ -18,9 +18,9 @@ from crabrt.cli.safe_text import path_fields, safe_path, safe_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.verb import Outcome, verb
 from crabrt.core.content import Content
-from crabrt.core.targets import Target
+from crabrt.core.targets import LAST, Target, parse_target
 from crabrt.core.trees import Entry, Kind
-from crabrt.errors import CrabError, UsageError
+from crabrt.errors import Ambiguous, CrabError, UsageError
 from crabrt.operations.comparing import Comparison, compare_states, compare_with_workspace
 from crabrt.operations.restoring import scoped_paths
 from crabrt.operations.targets import resolve
@@ -33,14 +33,16 @@ _BAR = 40
 @verb(
     "diff",
     examples=(
+        "crab diff                             # what changed here since the last turn",
         "crab diff last@3 last@7",
-        "crab diff last@-1                     # against the workspace as it is now",
+        "crab diff last@3                      # against the workspace as it is now",
         "crab diff last@0 last@-1 --stat -- src/",
         "crab diff last@3 last@4 | git apply   # piped, it is an exact patch",
     ),
     exits=(Exit.INCOMPLETE, Exit.NOT_FOUND, Exit.BUSY, Exit.DAMAGED),
+    about_last=True,
 )
-@click.argument("before", type=TARGET, metavar="RUN@A")
+@click.argument("before", type=TARGET, metavar="[RUN@A]", default=LAST)
 @click.argument("words", nargs=-1, metavar="[RUN@B] [-- PATH...]", type=click.Path())
 @click.option("--stat", is_flag=True, help="How much changed in each file.")
 @click.option("--name-only", is_flag=True, help="Only the names of what changed.")
@@ -49,16 +51,16 @@ def command(
 ) -> Outcome:
     """Show what changed from RUN@A to RUN@B, or to the workspace as it is.
 
-    A word that names an existing run and turn is RUN@B; everything behind it is PATHs. The patch is
-    as git writes it; what a patch cannot say (owners, times, links) stands in lines that begin with
-    #.
+    A run without a turn stands for its last state. A word that names a run, and no file here, is
+    RUN@B; everything behind it is PATHs. The patch is as git writes it; what a patch cannot say
+    (owners, times, links) stands in lines that begin with #.
     """
     if stat and name_only:
         raise UsageError("--stat and --name-only exclude each other")
     first = resolve(app.index, before)
-    second, given = _split(words)
+    second, given = _split(app, words)
     paths = scoped_paths(
-        app.store, first, first.run.workspace, [os.fsencode(p) for p in given], os.getcwdb()
+        app.store, first, first.run.workspace, [os.fsencode(p) for p in given], app.cwd
     )
     app.keep(stack := contextlib.ExitStack())
     if second is not None:
@@ -88,12 +90,16 @@ def command(
     return Outcome(None, text, exit_code)
 
 
-def _split(words: tuple[str, ...]) -> tuple[Target | None, tuple[str, ...]]:
+def _split(app: App, words: tuple[str, ...]) -> tuple[Target | None, tuple[str, ...]]:
     """The second target, if the first word is one, and the paths."""
-    if not words or "@" not in words[0] or os.path.lexists(words[0]):
+    if not words or os.path.lexists(words[0]):
         return None, words
     try:
-        target = TARGET.convert(words[0], None, None)
+        target = app.meant(parse_target(words[0]))
+        if target.at is None:
+            app.index.find(target.run)
+    except Ambiguous:
+        raise
     except CrabError:
         return None, words
     return target, words[1:]

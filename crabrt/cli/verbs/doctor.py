@@ -25,6 +25,7 @@ _SIGNS = {
     Standing.LIMITED: ("limited", "yellow"),
     Standing.BAD: ("bad", "red"),
 }
+_INDENT = 25
 
 
 @verb(
@@ -40,7 +41,7 @@ def command(app: App, *, workspace: str, quick: bool) -> Outcome:
     Exits with 3 if nothing could be protected as things are. Where the workspace is large it
     proposes excludes, with sizes; what is excluded is not protected, so the choice is yours.
     """
-    place = Path(os.path.realpath(workspace))
+    place = Path(os.fsdecode(app.place(workspace)))
     if not place.is_dir():
         raise NotFound("no such directory", where=workspace)
     machine = examine(
@@ -61,15 +62,20 @@ def command(app: App, *, workspace: str, quick: bool) -> Outcome:
 def _show(out: Screen, machine: Machine, found: Survey | None) -> None:
     for fact in machine.facts:
         word, colour = _SIGNS[fact.standing]
-        out.line(f"{out.style(f'{word:8}', colour)} {fact.name:15} {safe_text(fact.seen)}")
-        out.line(f"{'':24} {safe_text(fact.meaning)}")
+        lead = f"{out.style(f'{word:8}', colour)} {fact.name:15} "
+        out.paragraph(safe_text(fact.seen), lead=lead, indent=_INDENT)
+        margin = " " * _INDENT
+        out.paragraph(safe_text(fact.meaning), "dim", lead=margin, indent=_INDENT)
         if fact.hint:
-            out.line(f"{'':24} {out.style('more: ' + safe_text(fact.hint), 'cyan')}")
+            hint = f"more: {safe_text(fact.hint)}"
+            out.paragraph(hint, "cyan", lead=margin, indent=_INDENT)
     out.line()
     out.line(out.style("Protected here:", "bold"))
-    out.lines(f"  + {line}" for line in machine.protected)
+    for line in machine.protected:
+        out.paragraph(line, lead="  + ", indent=4)
     out.line(out.style("Not protected:", "bold"))
-    out.lines(f"  - {line}" for line in machine.unprotected)
+    for line in machine.unprotected:
+        out.paragraph(line, lead="  - ", indent=4)
     if found is not None:
         _show_survey(out, found)
 
@@ -81,10 +87,10 @@ def _show_survey(out: Screen, found: Survey) -> None:
         + (f"; {found.unreadable:,} could not be read." if found.unreadable else ".")
     )
     if found.proposals:
-        out.line(
-            "Its first checkpoint takes a while. These could be made again by a tool; lines for"
+        out.paragraph(
+            "Its first checkpoint takes a while. These could be made again by a tool; lines for "
+            ".crabignore, if you can do without their protection:"
         )
-        out.line(".crabignore, if you can do without their protection:")
         for one in found.proposals:
             size = f"{one.entries:,} entries, {amounts.size(one.size_bytes)}"
             out.line(f"  {safe_text(one.pattern)}    # {size}: {one.why}")

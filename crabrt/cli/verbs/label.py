@@ -9,6 +9,7 @@ from crabrt.cli.exits import Exit
 from crabrt.cli.params import LABEL, TARGET
 from crabrt.cli.verb import Outcome, verb
 from crabrt.core.targets import Target
+from crabrt.journal import RunRow
 from crabrt.operations import naming
 
 
@@ -38,5 +39,11 @@ def command(app: App, *, target: Target, name: str, remove: bool) -> Outcome:
     row, turn = naming.label(app.home, app.index, target, name)
     return Outcome(
         {"run": row.run, "turn": turn, "label": name},
-        lambda out: out.line(f"{row.run}@{turn} is now {row.run}@{name}."),
+        lambda out: out.line(f"{row.run}@{turn} is now {row.run}@{name}{_moved(row, name, turn)}."),
     )
+
+
+def _moved(row: RunRow, name: str, turn: int) -> str:
+    """Where the label was before, if that is somewhere else."""
+    before = row.labels.get(name, (turn, 0))[0]
+    return "" if before == turn else f" (until now it was @{before})"

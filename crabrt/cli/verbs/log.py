@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -13,11 +14,14 @@ from crabrt.cli.app import App
 from crabrt.cli.envelope import envelope
 from crabrt.cli.exits import Exit
 from crabrt.cli.params import RUN
+from crabrt.cli.run_lines import how_it_ended, how_to_go_on, run_json, run_title
+from crabrt.cli.safe_text import safe_text
 from crabrt.cli.screen import Screen
-from crabrt.cli.table import render_table
+from crabrt.cli.table import Cell, render_table
 from crabrt.cli.turn_lines import COLUMNS, needs_attention, turn_json, turn_row, with_durations
 from crabrt.cli.verb import Outcome, verb
-from crabrt.core.targets import Target
+from crabrt.core.targets import LAST, Target
+from crabrt.errors import UsageError
 from crabrt.journal import RunIndex, RunRow, TurnRow
 from crabrt.operations.touching import turns_touching
 
@@ -27,29 +31,34 @@ _POLL_S = 0.2
 @verb(
     "log",
     examples=(
-        "crab log last",
+        "crab log",
         "crab log fixer-7f3a -- src/app.py     # the turns that touched it",
-        "crab log last --follow",
+        "crab log -- src/app.py                # ... in the last run here",
+        "crab log --follow",
         "crab log last --json | jq '.data.turns[] | select(.verdict != [\"none\"])'",
     ),
     exits=(Exit.INCOMPLETE, Exit.NOT_FOUND, Exit.BUSY, Exit.DAMAGED),
+    about_last=True,
 )
-@click.argument("run", type=RUN)
+@click.argument("run", type=RUN, default=LAST)
 @click.argument("paths", nargs=-1, metavar="[-- PATH...]", type=click.Path())
 @click.option("-f", "--follow", is_flag=True, help="Go on as turns close, until the run ends.")
 @click.option("-n", "--limit", type=click.IntRange(min=1), help="Only the last N turns.")
 def command(
     app: App, *, run: Target, paths: tuple[str, ...], follow: bool, limit: int | None
 ) -> Outcome:
-    """Show a line for each turn of RUN.
+    """Show a line for each turn of RUN (default: the last one).
 
     Verdict: what the turn did, as observed (F files, P processes, X external, · nothing).
     Checkpoint: ● durable, ◐ captured (survives SIGKILL, not yet power loss), ○ inherited (nothing
     changed), ✗ unprotected, - thinned by retention. `exposed` is how long the turn held the loop
-    back. A turn that lost its protection is explained below the table.
+    back. A turn that lost its protection is explained below the table. On a narrow terminal some
+    columns are left out; piped, all are there.
     With --follow and --json, every turn is an envelope on a line of its own.
     """
     row = app.index.find(run.run)
+    if follow and paths:
+        raise UsageError("--follow shows every turn: it takes no PATH")
     if follow:
         return Outcome(None, lambda _: None, _follow(app, row, limit), told=True)
     first = None if limit is None else max(0, row.turns + 1 - limit)
@@ -57,38 +66,54 @@ def command(
     timed = list(with_durations(row.view, turns))
     if paths:
         with app.progress("looking at what each turn changed"):
-            touched = turns_touching(app.store, row, turns, [_relative(row, p) for p in paths])
+            touched = turns_touching(
+                app.store, row, turns, [_relative(row, p, app.cwd) for p in paths]
+            )
         timed = [(turn, took) for turn, took in timed if turn.turn in touched]
     problems = [line for turn, _ in timed for line in needs_attention(turn)]
 
     def text(out: Screen) -> None:
-        out.lines(render_table(out, COLUMNS, (turn_row(turn, took) for turn, took in timed)))
+        out.line(run_title(out, row))
+        if paths and not timed:
+            out.line("No turn touched that.")
+        live = row.status == "running"
+        rows = (turn_row(turn, took, live=live) for turn, took in timed)
+        out.lines(render_table(out, COLUMNS, rows))
         out.lines(out.style(line, "yellow") for line in problems)
-        if row.problem is not None:
-            out.line(out.style(f"damaged: {row.problem}", "red"))
+        out.lines(_afterwards(out, row))
 
     data: dict[str, Any] | None = None
     if app.json:
         shown = [turn_json(turn, took) for turn, took in timed]
-        data = {"run": row.run, "status": row.status, "turns": shown}
+        data = {**run_json(row), "turns": shown}
     return Outcome(data, text, Exit.DAMAGED if row.problem is not None else Exit.DONE)
 
 
 def _follow(app: App, row: RunRow, limit: int | None) -> int:
     """Print turns as they close (and the open one when the run ends)."""
     shown = -1 if limit is None else row.turns - limit
-    heading = True
-    for timed in _closed_turns(app.index, row.run, shown):
-        turn, took = timed
-        if app.json:
+    attention: list[str] = []
+
+    def rows() -> Iterator[list[Cell | str]]:
+        for turn, took in _closed_turns(app.index, row.run, shown):
+            attention[:] = needs_attention(turn)
+            yield turn_row(turn, took, live=app.index.run(row.run).status == "running")
+
+    if app.json:
+        for turn, took in _closed_turns(app.index, row.run, shown):
             data = {"run": row.run, "turns": [turn_json(turn, took)]}
             app.out.line(envelope(app.command, data))
-        else:
-            lines = list(render_table(app.out, COLUMNS, [turn_row(turn, took)]))
-            app.out.lines(lines if heading else lines[1:])
-            app.out.lines(app.out.style(line, "yellow") for line in needs_attention(turn))
-            heading = False
+            app.out.flush()
+        return Exit.DONE
+    app.out.line(run_title(app.out, row))
+    app.out.flush()
+    lines = render_table(app.out, COLUMNS, rows(), live=True)
+    app.out.lines(itertools.islice(lines, 1))  # the heading; a row's attention is its own
+    for line in lines:
+        app.out.line(line)
+        app.out.lines(app.out.style(text, "yellow") for text in attention)
         app.out.flush()
+    app.out.lines(_afterwards(app.out, app.index.run(row.run)))
     return Exit.DONE
 
 
@@ -109,10 +134,20 @@ def _closed_turns(index: RunIndex, run: str, shown: int) -> Iterator[tuple[TurnR
         time.sleep(_POLL_S)
 
 
-def _relative(row: RunRow, path: str) -> bytes:
+def _afterwards(out: Screen, row: RunRow) -> Iterator[str]:
+    """What is wrong with the run, how it ended, and how to go on."""
+    if row.problem is not None:
+        yield out.style(f"damaged: {safe_text(row.problem)}", "red")
+    ended = how_it_ended(row)
+    if ended is not None:
+        yield out.style(ended, "red")
+    step = how_to_go_on(row)
+    if step is not None:
+        yield step
+
+
+def _relative(row: RunRow, path: str, cwd: bytes) -> bytes:
     """A path as typed, relative to the run's workspace (or the current directory in it)."""
-    given = os.fsencode(path)
-    cwd = os.path.realpath(os.getcwdb())
     top = row.workspace
     base = cwd if cwd == top or cwd.startswith(top.rstrip(b"/") + b"/") else top
-    return os.path.relpath(os.path.normpath(os.path.join(base, given)), top)
+    return os.path.relpath(os.path.normpath(os.path.join(base, os.fsencode(path))), top)

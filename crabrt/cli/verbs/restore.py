@@ -66,7 +66,7 @@ def command(
         return conversation_outcome(app.store, state)
     given = [os.fsencode(path) for path in paths]
     workspace_path = state.run.workspace
-    scope = scoped_paths(app.store, state, workspace_path, given, os.getcwdb())
+    scope = scoped_paths(app.store, state, workspace_path, given, app.cwd)
     with app.progress(f"restoring {state.name}") as progress:
         if to is not None:
             done = restore_beside(
@@ -94,11 +94,11 @@ def command(
     data = restored_json(done, state.name, "crab undo" if undoable else None)
 
     def text(out: Screen) -> None:
-        show_restored(out, done, state.name)
+        show_restored(out, done, state.name, force=force)
         if undoable:
             out.line("Take it back: crab undo")
 
-    return Outcome(data, text, restored_exit(done.report))
+    return Outcome(data, text, restored_exit(done.report, force=force))
 
 
 def _workspace(app: App, path: bytes) -> Workspace:

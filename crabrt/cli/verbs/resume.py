@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import dataclass
 
 import click
 
 from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
 from crabrt.cli.params import TARGET
-from crabrt.cli.safe_text import safe_text
+from crabrt.cli.reports import change_sign, show_more
+from crabrt.cli.safe_text import path_fields, safe_path, safe_text
+from crabrt.cli.screen import Screen
 from crabrt.cli.verb import Outcome, verb
 from crabrt.core.config import RESUME_VARIABLE
+from crabrt.core.ids import RunId
 from crabrt.core.targets import Target
-from crabrt.errors import CrabError
+from crabrt.errors import CrabError, NotFound
+from crabrt.journal import read_journal, run_dir
+from crabrt.operations.restoring import restore_state
 from crabrt.operations.resuming import Command, resume_command
+from crabrt.runtime.recovery import find_stop
+from crabrt.runtime.resuming import disk_is_the_state
+from crabrt.workspace import Change
+
+_SHOWN = 20
 
 
 @verb(
@@ -27,7 +38,6 @@ from crabrt.operations.resuming import Command, resume_command
     ),
     exits=(
         Exit.NOT_FOUND,
-        Exit.REFUSED,
         Exit.BUSY,
         Exit.DAMAGED,
         Exit.DIVERGED,
@@ -42,10 +52,11 @@ def command(app: App, *, target: Target, yes: bool, dry_run: bool) -> Outcome:
 
     The workspace is put to the last durable checkpoint, sealed model replies and tool results are
     answered from the journal, then the loop is live. A turn before the last one makes a new run.
-    This
-    program becomes the recorded command: from then on output and exit code are its own.
+    What is put back is shown first, and what of it somebody else changed; `crab undo` brings it
+    back. This program becomes the recorded command: from then on output and exit code are its own.
     """
     found = resume_command(app.index, target)
+    reverts = _reverts(app, found)
     shown = f"cd {shlex.quote(found.directory)} && {RESUME_VARIABLE}={found.target} " + shlex.join(
         found.argv
     )
@@ -55,15 +66,64 @@ def command(app: App, *, target: Target, yes: bool, dry_run: bool) -> Outcome:
         "argv": list(found.argv),
         "cwd": found.directory,
         "resume": found.target,
+        "reverts": [
+            {
+                **path_fields(change.path),
+                "how": list(change.how),
+                "changed_by_somebody_else": change.path in reverts.conflicts,
+            }
+            for change in reverts.changes
+        ],
     }
+
+    def text(out: Screen) -> None:
+        _show_reverts(out, found, reverts)
+        out.line(safe_text(shown))
+
     if dry_run:
-        return Outcome(data, lambda out: out.line(safe_text(shown)))
+        return Outcome(data, text)
     if not app.json:
+        _show_reverts(app.err, found, reverts)
         app.err.line(f"Resuming {found.state.name}: {safe_text(shown)}")
         app.err.flush()
     app.confirm("Run it?", yes=yes)
     app.close()
     return _become(found, str(app.home))
+
+
+@dataclass(frozen=True)
+class _Reverts:
+    """What of the workspace is put back, and what of that somebody else changed."""
+
+    changes: tuple[Change, ...] = ()
+    conflicts: frozenset[bytes] = frozenset()
+
+
+def _reverts(app: App, found: Command) -> _Reverts:
+    """What resuming puts back; nothing where the run goes on from the files as they are."""
+    run = found.state.run
+    try:
+        workspace = app.workspace(run.workspace)
+    except NotFound:
+        return _Reverts()  # the recorded command says so, or makes it anew
+    if found.target == run.run:
+        stop = find_stop(read_journal(run_dir(app.home, RunId(run.run))))
+        if disk_is_the_state(stop, workspace, app.home):
+            return _Reverts()
+    with app.progress("looking at the workspace"):
+        plan = restore_state(app.index, app.writer, workspace, found.state, dry_run=True).report
+    return _Reverts(plan.changes, frozenset(plan.conflicts))
+
+
+def _show_reverts(out: Screen, found: Command, reverts: _Reverts) -> None:
+    if not reverts.changes:
+        return
+    out.paragraph(f"Put back to {found.state.name} first (`crab undo` brings it back):")
+    for change in reverts.changes[:_SHOWN]:
+        theirs = change.path in reverts.conflicts
+        whose = out.style("  (changed by somebody else)", "yellow") if theirs else ""
+        out.line(f"  {change_sign(change)} {safe_path(change.path)}{whose}")
+    show_more(out, len(reverts.changes), _SHOWN)
 
 
 def _become(found: Command, home: str) -> Outcome:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
-
 import click
 
 from crabrt.cli import amounts
 from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
-from crabrt.cli.safe_text import path_fields, safe_path, safe_text
+from crabrt.cli.run_lines import STATUS_STYLES, run_json
+from crabrt.cli.safe_text import safe_path, safe_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.table import Cell, Column, render_table
 from crabrt.cli.verb import Outcome, verb
@@ -21,19 +19,10 @@ _COLUMNS = (
     Column("status"),
     Column("turns", right=True),
     Column("started"),
-    Column("last entry"),
-    Column("parent"),
-    Column("workspace", flexible=True),
+    Column("last entry", spared=1),
+    Column("parent", spared=2),
+    Column("workspace", flexible=True, keeps_end=True),
 )
-STATUS_STYLES = {
-    "running": ("green",),
-    "done": (),
-    "failed": ("red",),
-    "crashed": ("yellow",),
-    "forked": ("cyan",),
-    "damaged": ("red", "bold"),
-}
-"""How a run's status is shown."""
 
 
 @verb(
@@ -51,37 +40,20 @@ def command(app: App, *, here: bool, limit: int | None) -> Outcome:
     """
     rows = app.index.runs() if app.has_store() else []
     if here:
-        cwd = os.path.realpath(os.getcwdb())
-        rows = [row for row in rows if row.workspace == cwd]
+        rows = [row for row in rows if row.workspace == app.cwd]
     rows = rows[:limit]
     damaged = [row for row in rows if row.problem is not None]
 
     def text(out: Screen) -> None:
         if not rows:
-            out.line(f"No runs yet in {safe_text(str(app.home))}. Try: crab demo")
+            where = "of this directory " if here else ""
+            out.line(f"No runs {where}yet in {safe_text(str(app.home))}. Try: crab demo")
             return
         out.lines(render_table(out, _COLUMNS, (_cells(row) for row in rows)))
         for row in damaged:
             out.line(out.style(f"{row.run}: {safe_text(str(row.problem))}", "red"))
 
     return Outcome([run_json(row) for row in rows], text, Exit.INCOMPLETE if damaged else Exit.DONE)
-
-
-def run_json(row: RunRow) -> dict[str, Any]:
-    """A run for programs."""
-    return {
-        "run": row.run,
-        "name": row.name,
-        **path_fields(row.workspace, "workspace"),
-        "status": row.status,
-        "turns": row.turns,
-        "started_at": amounts.iso(row.started_ns),
-        "updated_at": amounts.iso(row.updated_ns),
-        "parent": row.parent,
-        "family": row.family,
-        "labels": {label: list(at) for label, at in sorted(row.labels.items())},
-        "problem": row.problem,
-    }
 
 
 def _cells(row: RunRow) -> list[Cell | str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -13,6 +13,7 @@ from crabrt.cli import amounts, values
 from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
 from crabrt.cli.params import FILE_TARGET, FileTarget
+from crabrt.cli.reports import change_sign
 from crabrt.cli.safe_text import path_fields, safe_bytes, safe_path, safe_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.turn_lines import checkpoint_cell, files_text, turn_json, verdict_cell
@@ -20,16 +21,19 @@ from crabrt.cli.verb import Outcome, verb
 from crabrt.core.content import piece_ids
 from crabrt.core.entries import Payload
 from crabrt.core.ids import ObjectId, RunId
+from crabrt.core.targets import LAST
 from crabrt.core.trees import Entry, Kind, read_directory
 from crabrt.errors import UsageError
 from crabrt.journal import CallDetail, RunRow, TurnDetail, TurnRow, run_dir, turn_detail
+from crabrt.operations.comparing import turn_changes
 from crabrt.operations.conversations import payload_bytes
 from crabrt.operations.targets import resolve, resolve_turn
 from crabrt.store import Store
 from crabrt.store.contents import read_blocks
-from crabrt.workspace import find_entry
+from crabrt.workspace import Change, find_entry
 
 _SHOWN_MESSAGES = 6
+_SHOWN_CHANGES = 20
 _JSON_MAX_BYTES = 16 << 20
 
 
@@ -42,11 +46,14 @@ _JSON_MAX_BYTES = 16 << 20
         "crab show last@0:src > /tmp/listing",
     ),
     exits=(Exit.NOT_FOUND, Exit.BUSY, Exit.DAMAGED),
+    about_last=True,
 )
-@click.argument("target", type=FILE_TARGET, metavar="RUN@TURN[:PATH]")
+@click.argument("target", type=FILE_TARGET, metavar="[RUN@TURN[:PATH]]", default=LAST)
 @click.option("--full", is_flag=True, help="Cut nothing, show every message.")
 def command(app: App, *, target: FileTarget, full: bool) -> Outcome:
-    """Show one turn: its messages, calls, evidence, and what could not be captured.
+    """Show one turn: its messages, calls, changed files, evidence, and what was not captured.
+
+    Without TURN it is the latest one.
 
     With :PATH, print that file as it was at the end of the turn (exact bytes when piped, escaped on
     a terminal), or list the directory. PATH is relative to the workspace.
@@ -54,11 +61,14 @@ def command(app: App, *, target: FileTarget, full: bool) -> Outcome:
     if target.path is not None:
         return _show_path(app, target, target.path)
     row, turn, _ = resolve_turn(app.index, target.target)
+    changes = turn_changes(app.store, app.index, row, turn)
     detail = turn_detail(run_dir(app.home, RunId(row.run)), turn)
     store = app.store
     if app.json:
-        return Outcome(_turn_data(store, row, detail), lambda _: None)
-    return Outcome(None, lambda out: out.lines(_turn_text(out, store, row, detail, full=full)))
+        return Outcome(_turn_data(store, row, detail, changes), lambda _: None)
+    return Outcome(
+        None, lambda out: out.lines(_turn_text(out, store, row, detail, changes, full=full))
+    )
 
 
 def _show_path(app: App, target: FileTarget, path: bytes) -> Outcome:
@@ -123,10 +133,16 @@ def _listing(entries: list[Entry]) -> Iterator[str]:
 
 
 def _turn_text(
-    out: Screen, store: Store, row: RunRow, detail: TurnDetail, *, full: bool
+    out: Screen,
+    store: Store,
+    row: RunRow,
+    detail: TurnDetail,
+    changes: Sequence[Change],
+    *,
+    full: bool,
 ) -> Iterator[str]:
-    turn = detail.view
-    verdict, checkpoint = verdict_cell(turn), checkpoint_cell(turn)
+    turn, live = detail.view, row.status == "running"
+    verdict, checkpoint = verdict_cell(turn, live=live), checkpoint_cell(turn, live=live)
     yield out.style(f"{row.run}@{turn.turn}", "bold") + (
         f"  ({', '.join(turn.labels)})" if turn.labels else ""
     )
@@ -136,6 +152,10 @@ def _turn_text(
     yield f"verdict     {out.style(verdict.text, *verdict.styles)}  {files_text(turn)}"
     for phrase in turn.evidence:
         yield f"            {safe_text(phrase)}"
+    for change in changes if full else changes[:_SHOWN_CHANGES]:
+        yield f"            {change_sign(change)} {safe_path(change.path)}"
+    if not full and len(changes) > _SHOWN_CHANGES:
+        yield f"            [{len(changes) - _SHOWN_CHANGES:,} more: --full]"
     yield f"checkpoint  {out.style(checkpoint.text, *checkpoint.styles)}" + (
         f", points inside: {', '.join(f'{turn.turn}.{i.inner}' for i in turn.inner)}"
         if turn.inner
@@ -240,10 +260,13 @@ def _block(title: str, text: str) -> Iterator[str]:
         yield f"    {line}"
 
 
-def _turn_data(store: Store, row: RunRow, detail: TurnDetail) -> dict[str, Any]:
+def _turn_data(
+    store: Store, row: RunRow, detail: TurnDetail, changes: Sequence[Change]
+) -> dict[str, Any]:
     return {
         "run": row.run,
         **turn_json(detail.view, None),
+        "changes": [{**path_fields(change.path), "how": list(change.how)} for change in changes],
         "calls": [_call_data(store, call) for call in detail.calls],
         "recorded": [
             {"name": identity.name, "value": _json(store, payload)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
@@ -10,15 +9,21 @@ import click
 from crabrt.cli import amounts
 from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
+from crabrt.cli.reports import show_more
+from crabrt.cli.run_lines import how_it_ended, how_to_go_on, run_json, run_title
 from crabrt.cli.safe_text import path_fields, safe_path, safe_text
 from crabrt.cli.screen import Screen
+from crabrt.cli.turn_lines import checkpoint_cell
 from crabrt.cli.verb import Outcome, verb
-from crabrt.cli.verbs.runs import STATUS_STYLES, run_json
+from crabrt.core.verdicts import Protection
 from crabrt.journal import RunRow, TurnRow
 from crabrt.operations.standing import Standing, standing_of, workspace_above
 from crabrt.workspace import Workspace
 
 _SHOWN = 20
+_HOW_TO_BEGIN = (
+    'Protect it: put @crabrt.agent(workspace=".") on your loop, or see it first: crab demo'
+)
 
 
 @verb(
@@ -33,10 +38,10 @@ def command(app: App, *, workspace: str) -> Outcome:
     A workspace inside or above another run's workspace counts as that run's. Exits with 3 when the
     latest turn is unprotected or a killed restore waits to be finished.
     """
-    place = os.path.realpath(os.fsencode(workspace))
+    place = app.place(workspace)
     if not app.has_store():
         data = {**path_fields(place, "workspace"), "protected": False, "run": None}
-        return Outcome(data, lambda out: out.line("Not protected: there is no store yet."))
+        return Outcome(data, _show_nothing)
     opened = Workspace.open(workspace_above(app.index, place), app.home, force=True)
     found = standing_of(app.index, opened)
     incomplete = found.interrupted is not None or bool(found.turn and found.turn.unprotected)
@@ -47,6 +52,11 @@ def command(app: App, *, workspace: str) -> Outcome:
     )
 
 
+def _show_nothing(out: Screen) -> None:
+    out.line("Not protected: there is no store yet.")
+    out.line(_HOW_TO_BEGIN)
+
+
 def _show(out: Screen, place: bytes, found: Standing) -> None:
     if found.interrupted is not None:
         out.line(
@@ -55,27 +65,48 @@ def _show(out: Screen, place: bytes, found: Standing) -> None:
     run = found.run
     if run is None:
         out.line(f"{safe_path(place)} was never protected.")
+        out.line(_HOW_TO_BEGIN)
         return
-    status = out.style(run.status, *STATUS_STYLES.get(run.status, ()))
-    now = "Protected now by" if run.status == "running" else "Not protected now. Last run:"
-    out.line(f"{now} {safe_text(run.run)} ({status}), since {amounts.clock(run.started_ns)}")
-    if run.workspace != place:
-        out.line(f"Its workspace is {safe_path(run.workspace)}")
+    live = run.status == "running"
+    out.line(out.style("Protected now.", "green") if live else "Not protected now: no run is live.")
+    _field(out, "run" if live else "last run", run_title(out, run))
+    since, until = amounts.clock(run.started_ns), amounts.clock(run.updated_ns)
+    _field(out, "since", since if live else f"{since}, last entry {until}")
     if found.turn is not None:
         _show_turn(out, run, found.turn)
-    if run.status == "crashed":
-        out.line(f"Take it up again: crab resume {run.run}")
+    if found.restored is not None:
+        what, when_ns = found.restored
+        _field(out, "since then", f"{safe_text(what)} at {amounts.clock(when_ns)}")
+        _field(out, "", "take it back: crab undo")
+    if run.view.exclude:
+        patterns = ", ".join(safe_text(pattern) for pattern in run.view.exclude)
+        _field(out, "excluded", patterns, "yellow")
     for path, why in found.not_captured[:_SHOWN]:
-        out.line(out.style(f"not captured: {safe_path(path)}: {safe_text(why)}", "yellow"))
+        _field(out, "not captured", f"{safe_path(path)}: {safe_text(why)}", "yellow")
+    show_more(out, len(found.not_captured), _SHOWN)
+    ended, step = how_it_ended(run), how_to_go_on(run)
+    if ended is not None:
+        out.paragraph(ended, "red")
+    if step is not None:
+        out.line(step)
 
 
 def _show_turn(out: Screen, run: RunRow, turn: TurnRow) -> None:
-    out.line(f"Latest turn: {turn.turn}, checkpoint {turn.protection}")
+    if turn.protection is Protection.PENDING and run.status != "running":
+        safety = "cut off before its checkpoint"
+    else:
+        cell = checkpoint_cell(turn)
+        safety = f"checkpoint {out.style(cell.text, *cell.styles)}"
+    _field(out, "latest turn", f"{turn.turn}, {safety}")
     restorable = run.view.restorable
     if restorable is not None and restorable != turn.turn:
-        out.line(f"Latest that can be restored: {restorable}")
+        _field(out, "restorable", f"up to turn {restorable}: crab restore {run.run}@{restorable}")
     for reason in turn.unprotected:
-        out.line(out.style(f"unprotected: {safe_text(reason)}", "red"))
+        _field(out, "unprotected", safe_text(reason), "red")
+
+
+def _field(out: Screen, name: str, text: str, *styles: str) -> None:
+    out.paragraph(text, *styles, lead=f"  {name:13}", indent=15)
 
 
 def _data(place: bytes, found: Standing) -> dict[str, Any]:
@@ -89,5 +120,9 @@ def _data(place: bytes, found: Standing) -> dict[str, Any]:
         "restorable": None if found.run is None else found.run.view.restorable,
         "unprotected": [] if turn is None else list(turn.unprotected),
         "not_captured": [{**path_fields(path), "why": why} for path, why in found.not_captured],
+        "excluded": [] if found.run is None else list(found.run.view.exclude),
         "restore_interrupted": found.interrupted is not None,
+        "restored_since": None
+        if found.restored is None
+        else {"what": found.restored[0], "at": amounts.iso(found.restored[1])},
     }
