@@ -7,6 +7,7 @@ since, the disk already is the state: it is scanned, checkpointed, and gone on f
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -25,6 +26,7 @@ from crabrt.runtime.orphans import stop_orphans
 from crabrt.runtime.recovery import State, Stop, find_stop
 from crabrt.runtime.replay import Replay, Sealed
 from crabrt.runtime.session import Session
+from crabrt.store import Store
 from crabrt.workspace import RestoreLog, Workspace, restore
 
 
@@ -102,7 +104,7 @@ def _take_up(session: Session, directory: Path) -> None:
                 "it was stopped before its first checkpoint was durable", where=session.id,
                 hint="start it again",
             )  # fmt: skip
-        deepest = _deepest_root(session, stop) or state.root
+        deepest = _deepest_root(engine.store, engine.config.home, stop) or state.root
         base = _last_known(engine.workspace, engine.config.home) or deepest
         engine.submit(
             lambda: restore(
@@ -150,18 +152,31 @@ def _refuse_unreplayable(session: Session, stop: Stop) -> None:
         )  # fmt: skip
 
 
-def _can_finish(session: Session, stop: Stop) -> bool:
+def _can_finish(store: Store, stop: Stop) -> bool:
     """Whether a capture is all there whose process died before it was durable."""
     if stop.captured is None:
         return False
     base = stop.checkpoint.root if stop.checkpoint is not None else None
-    return checkpoints.whole(session.engine.store, stop.captured.root, base)
+    return checkpoints.whole(store, stop.captured.root, base)
+
+
+def state_to_restore(stop: Stop, store: Store, home: Path) -> State | None:
+    """What a run that stopped so puts the workspace to if it does not go on in place; C, mostly.
+
+    Raises:
+        DamagedJournal: that of a child run is broken.
+        StoreUnavailable: something cannot be read.
+    """
+    state = stop.captured if _can_finish(store, stop) else stop.checkpoint
+    if state is None:
+        return None
+    return dataclasses.replace(state, root=_deepest_root(store, home, stop) or state.root)
 
 
 def _finish_capture(session: Session, stop: Stop) -> None:
     """Commit such a capture."""
     state, before = stop.captured, stop.checkpoint
-    if state is None or not _can_finish(session, stop):
+    if state is None or not _can_finish(session.engine.store, stop):
         return
     session.engine.writer.sync()
     same = before is not None and before.root == state.root
@@ -228,17 +243,17 @@ def _place(stop: Stop) -> tuple[int, int]:
     return stop.turn, stop.inner + 1
 
 
-def _deepest_root(session: Session, stop: Stop) -> ObjectId | None:
+def _deepest_root(store: Store, home: Path, stop: Stop) -> ObjectId | None:
     """The state of the child run that the last tool call was, if it got further than its parent."""
-    inside = run_dir(session.engine.config.home, stop.child) if stop.child is not None else None
+    inside = run_dir(home, stop.child) if stop.child is not None else None
     if inside is None or not inside.is_dir():
         return None
     below = find_stop(read_journal(inside))
-    if _can_finish(session, below):
+    if _can_finish(store, below):
         below.checkpoint = below.captured
     if below.checkpoint is None:
         return None
-    return _deepest_root(session, below) or below.checkpoint.root
+    return _deepest_root(store, home, below) or below.checkpoint.root
 
 
 def _last_known(workspace: Workspace, home: Path) -> ObjectId | None:

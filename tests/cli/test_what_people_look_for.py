@@ -8,8 +8,18 @@ import pytest
 from crabrt.cli.screen import Screen
 from crabrt.cli.table import Column, cell_width, render_table
 from crabrt.cli.turn_lines import COLUMNS, turn_row
-from crabrt.core.entries import CallId, Ended, Failure, Payload, TurnOpened
-from crabrt.core.verdicts import Protection
+from crabrt.core.entries import (
+    CallId,
+    Checkpoint,
+    Ended,
+    External,
+    Failure,
+    Intent,
+    Payload,
+    TurnOpened,
+)
+from crabrt.core.ids import object_id
+from crabrt.core.verdicts import Prior, Protection
 from crabrt.journal.views import ModelView, ToolView, TurnView
 
 
@@ -234,3 +244,24 @@ def test_a_current_directory_that_is_gone_keeps_nobody_from_looking(crab, run, w
 
 def test_nothing_protected_yet_says_how_to_begin(crab):
     assert "crabrt.agent" in crab("status").out
+
+
+def test_resume_shows_the_point_inside_a_turn_that_it_really_goes_back_to(
+    crab, builder, home, workspace
+):
+    run = builder.small_run(home, workspace)
+    run.turns += 1
+    run.journal.append(TurnOpened(4, 3), turn=4)
+    (workspace / "inside.txt").write_text("before the external call\n")
+    snapshot = run.tracker.capture(run.tracker.scan(), run.writer)
+    run.writer.sync()
+    point = Checkpoint(4, 1, snapshot.root, run.journal.seq, Protection.DURABLE)
+    run.journal.append(point, turn=4)
+    call = CallId("0", "mail", 0)
+    intent = Intent(call, object_id(b"a"), Payload(), Prior.EXTERNAL, External(target="bob"))
+    run.journal.append(intent, turn=4)  # it was killed in there: not gone on from in place
+    (workspace / "half.txt").write_text("half")
+    run.close()
+    data = crab("resume", "last", "--dry-run", "--json").data
+    assert data["from"] == f"{run.run}@4.1"
+    assert [one["path"] for one in data["reverts"]] == ["half.txt"]

@@ -22,8 +22,9 @@ from crabrt.errors import CrabError, NotFound
 from crabrt.journal import read_journal, run_dir
 from crabrt.operations.restoring import restore_state
 from crabrt.operations.resuming import Command, resume_command
+from crabrt.operations.targets import State
 from crabrt.runtime.recovery import find_stop
-from crabrt.runtime.resuming import disk_is_the_state
+from crabrt.runtime.resuming import disk_is_the_state, state_to_restore
 from crabrt.workspace import Change
 
 _SHOWN = 20
@@ -62,7 +63,7 @@ def command(app: App, *, target: Target, yes: bool, dry_run: bool) -> Outcome:
     )
     data = {
         "run": found.state.run.run,
-        "from": found.state.name,
+        "from": reverts.state,
         "argv": list(found.argv),
         "cwd": found.directory,
         "resume": found.target,
@@ -77,14 +78,14 @@ def command(app: App, *, target: Target, yes: bool, dry_run: bool) -> Outcome:
     }
 
     def text(out: Screen) -> None:
-        _show_reverts(out, found, reverts)
+        _show_reverts(out, reverts)
         out.line(safe_text(shown))
 
     if dry_run:
         return Outcome(data, text)
     if not app.json:
-        _show_reverts(app.err, found, reverts)
-        app.err.line(f"Resuming {found.state.name}: {safe_text(shown)}")
+        _show_reverts(app.err, reverts)
+        app.err.line(f"Resuming {reverts.state}: {safe_text(shown)}")
         app.err.flush()
     app.confirm("Run it?", yes=yes)
     app.close()
@@ -93,32 +94,35 @@ def command(app: App, *, target: Target, yes: bool, dry_run: bool) -> Outcome:
 
 @dataclass(frozen=True)
 class _Reverts:
-    """What of the workspace is put back, and what of that somebody else changed."""
+    """To which state the workspace is put, what that changes, and what of it somebody else did."""
 
+    state: str
     changes: tuple[Change, ...] = ()
     conflicts: frozenset[bytes] = frozenset()
 
 
 def _reverts(app: App, found: Command) -> _Reverts:
     """What resuming puts back; nothing where the run goes on from the files as they are."""
-    run = found.state.run
+    state, run = found.state, found.state.run
     try:
         workspace = app.workspace(run.workspace)
     except NotFound:
-        return _Reverts()  # the recorded command says so, or makes it anew
+        return _Reverts(state.name)  # the recorded command says so, or makes it anew
     if found.target == run.run:
         stop = find_stop(read_journal(run_dir(app.home, RunId(run.run))))
-        if disk_is_the_state(stop, workspace, app.home):
-            return _Reverts()
+        goal = state_to_restore(stop, app.store, app.home)
+        if goal is None or disk_is_the_state(stop, workspace, app.home):
+            return _Reverts(state.name)
+        state = State(run, goal.turn, goal.inner, goal.root, goal.position)
     with app.progress("looking at the workspace"):
-        plan = restore_state(app.index, app.writer, workspace, found.state, dry_run=True).report
-    return _Reverts(plan.changes, frozenset(plan.conflicts))
+        plan = restore_state(app.index, app.writer, workspace, state, dry_run=True).report
+    return _Reverts(state.name, plan.changes, frozenset(plan.conflicts))
 
 
-def _show_reverts(out: Screen, found: Command, reverts: _Reverts) -> None:
+def _show_reverts(out: Screen, reverts: _Reverts) -> None:
     if not reverts.changes:
         return
-    out.paragraph(f"Put back to {found.state.name} first (`crab undo` brings it back):")
+    out.paragraph(f"Put back to {reverts.state} first (`crab undo` brings it back):")
     for change in reverts.changes[:_SHOWN]:
         theirs = change.path in reverts.conflicts
         whose = out.style("  (changed by somebody else)", "yellow") if theirs else ""

@@ -100,7 +100,8 @@ def _show_turn(out: Screen, run: RunRow, turn: TurnRow) -> None:
     _field(out, "latest turn", f"{turn.turn}, {safety}")
     restorable = run.view.restorable
     if restorable is not None and restorable != turn.turn:
-        _field(out, "restorable", f"up to turn {restorable}: crab restore {run.run}@{restorable}")
+        how = "" if run.status == "running" else f": crab restore {run.run}@{restorable}"
+        _field(out, "restorable", f"up to turn {restorable}{how}")
     for reason in turn.unprotected:
         _field(out, "unprotected", safe_text(reason), "red")
 
