@@ -62,8 +62,8 @@ class Screen:
         Args:
             text: without styles of its own.
             styles: of the whole text.
-            lead: what stands before it; may be styled.
-            indent: columns that `lead` takes, and further lines are indented by.
+            lead: what stands before it; may be styled, and takes `indent` columns.
+            indent: what further lines are indented by.
         """
         width = max(_NARROWEST, self.width - indent)
         lines = [text] if len(text) <= width else textwrap.wrap(

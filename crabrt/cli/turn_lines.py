@@ -128,6 +128,8 @@ def verdict_cell(turn: TurnView, *, live: bool = True) -> Cell:
     if turn.turn == 0:
         return Cell("baseline", ("dim",))
     if not names:
+        if turn.protection is not Protection.PENDING:
+            return Cell("? unknown", ("yellow",))
         return Cell("? not yet" if live else "? cut off", ("dim",))
     letters = "".join(_VERDICTS.get(name, ("?", "dim"))[0] for name in names)
     strongest = next((n for n in ("external", "processes", "files") if n in names), "none")

@@ -114,6 +114,7 @@ def call_text(name: str, value: Any, limit: int = 100) -> str:
 
 def message_text(message: Any, *, full: bool) -> tuple[str, str]:
     """A message as (role, text): content parts joined, tool calls shown as calls."""
+    message = chat_message(message)
     if not isinstance(message, dict):
         return "", readable(message, full=full)
     role = safe_text(str(message.get("role", "")))
@@ -125,10 +126,32 @@ def message_text(message: Any, *, full: bool) -> tuple[str, str]:
         else:
             parts.append(f"-> {_term(call)}")
     known = {"role", "content", "tool_calls"}
-    rest = {key: item for key, item in message.items() if key not in known and item is not None}
+    rest = {k: item for k, item in message.items() if k not in known and not _is_empty(item)}
     if rest:
         parts.append(_term(rest))
     return role, cut(safe_text("\n".join(p for p in parts if p), lines=True), full=full)
+
+
+def chat_message(value: Any) -> Any:
+    """The message in a client's chat completion of one choice, whatever its class; else `value`."""
+    inner = value
+    if isinstance(inner, dict) and set(inner) == {MARK}:
+        marked = inner[MARK]
+        inner = marked[-1] if isinstance(marked, list) and marked else None
+    if isinstance(inner, dict) and isinstance(inner.get("fields"), dict):
+        inner = inner["fields"]
+    choices = inner.get("choices") if isinstance(inner, dict) else None
+    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
+        return value
+    message = choices[0].get("message")
+    return message if isinstance(message, dict) and "role" in message else value
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether nothing is said by `value`: None, or a map to nothing but None."""
+    if isinstance(value, dict):
+        return all(item is None for item in value.values())
+    return value is None
 
 
 def cut(text: str, *, full: bool) -> str:

@@ -8,6 +8,7 @@ import pytest
 from crabrt.cli.screen import Screen
 from crabrt.cli.table import Column, cell_width, render_table
 from crabrt.cli.turn_lines import COLUMNS, turn_row
+from crabrt.cli.values import message_text
 from crabrt.core.entries import (
     CallId,
     Checkpoint,
@@ -214,20 +215,20 @@ def test_a_dry_run_that_would_be_refused_does_not_claim_to_overwrite(crab, run, 
     assert "overwritten" in forced.out
 
 
-def test_resume_shows_what_it_puts_back_and_what_of_it_is_somebody_elses(crab, run, workspace):
+def test_resume_shows_what_it_puts_back_and_what_of_it_is_in_no_checkpoint(crab, run, workspace):
     assert (
         crab("resume", "last", "--dry-run", "--json").data["reverts"] == []
     )  # it goes on in place
     assert crab("restore", "last@1").code == 0
     (workspace / "kept.txt").write_text("mine\n")
     reverts = crab("resume", "last", "--dry-run", "--json").data["reverts"]
-    assert [(one["path"], one["changed_by_somebody_else"]) for one in reverts] == [
+    assert [(one["path"], one["in_no_checkpoint"]) for one in reverts] == [
         ("app.py", False),
         ("kept.txt", True),
     ]
     done = crab("resume", "last", "--yes", process=True)
     assert f"Put back to {run.run}@3 first (`crab undo` brings it back):" in done.err
-    assert "~ kept.txt  (changed by somebody else)" in done.err
+    assert "~ kept.txt  (in no checkpoint)" in done.err
 
 
 def test_a_current_directory_that_is_gone_keeps_nobody_from_looking(crab, run, workspace):
@@ -265,3 +266,30 @@ def test_resume_shows_the_point_inside_a_turn_that_it_really_goes_back_to(
     data = crab("resume", "last", "--dry-run", "--json").data
     assert data["from"] == f"{run.run}@4.1"
     assert [one["path"] for one in data["reverts"]] == ["half.txt"]
+
+
+def test_a_clients_chat_completion_is_shown_as_the_message_in_it():
+    message = {"role": "assistant", "content": "hello", "extra": {"refusal": None}}
+    completion = {"id": "x", "choices": [{"index": 0, "message": message}]}
+    for stored in (completion, {"$crab": ["litellm.ModelResponse", {"fields": completion}]}):
+        assert message_text(stored, full=False) == ("assistant", "hello")
+    several = {"choices": [{"message": message}, {"message": message}]}
+    assert "choices" in message_text(several, full=False)[1]
+
+
+@pytest.mark.parametrize(
+    "hostile", [{"$crab": []}, {"choices": [None]}, {"$crab": [1, {"fields": 2}]}]
+)
+def test_what_only_looks_like_a_completion_is_shown_as_it_is(hostile):
+    assert message_text(hostile, full=False)[1]
+
+
+def test_many_troubles_do_not_push_the_table_away(crab, builder, home, workspace):
+    run = builder.small_run(home, workspace)
+    for _ in range(30):
+        run.unprotected_turn("disk full")
+    run.close()
+    lines = crab("log", "last").out.splitlines()
+    assert len([line for line in lines if "disk full" in line]) == 8
+    assert any("and 22 more" in line for line in lines)
+    assert len(crab("log", "last", "--json").data["turns"]) == 34

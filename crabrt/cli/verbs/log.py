@@ -26,6 +26,7 @@ from crabrt.journal import RunIndex, RunRow, TurnRow
 from crabrt.operations.touching import turns_touching
 
 _POLL_S = 0.2
+_SHOWN_PROBLEMS = 8
 
 
 @verb(
@@ -79,7 +80,11 @@ def command(
         live = row.status == "running"
         rows = (turn_row(turn, took, live=live) for turn, took in timed)
         out.lines(render_table(out, COLUMNS, rows))
-        out.lines(out.style(line, "yellow") for line in problems)
+        for line in problems[-_SHOWN_PROBLEMS:]:
+            out.paragraph(line, "yellow", indent=2)
+        if len(problems) > _SHOWN_PROBLEMS:
+            more = len(problems) - _SHOWN_PROBLEMS
+            out.line(f"... and {more} more of the turns before (crab show {row.run}@TURN)")
         out.lines(_afterwards(out, row))
 
     data: dict[str, Any] | None = None
@@ -111,7 +116,8 @@ def _follow(app: App, row: RunRow, limit: int | None) -> int:
     app.out.lines(itertools.islice(lines, 1))  # the heading; a row's attention is its own
     for line in lines:
         app.out.line(line)
-        app.out.lines(app.out.style(text, "yellow") for text in attention)
+        for text in attention:
+            app.out.paragraph(text, "yellow", indent=2)
         app.out.flush()
     app.out.lines(_afterwards(app.out, app.index.run(row.run)))
     return Exit.DONE

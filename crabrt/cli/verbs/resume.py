@@ -53,7 +53,7 @@ def command(app: App, *, target: Target, yes: bool, dry_run: bool) -> Outcome:
 
     The workspace is put to the last durable checkpoint, sealed model replies and tool results are
     answered from the journal, then the loop is live. A turn before the last one makes a new run.
-    What is put back is shown first, and what of it somebody else changed; `crab undo` brings it
+    What is put back is shown first, and what of it is in no checkpoint; `crab undo` brings it
     back. This program becomes the recorded command: from then on output and exit code are its own.
     """
     found = resume_command(app.index, target)
@@ -71,7 +71,7 @@ def command(app: App, *, target: Target, yes: bool, dry_run: bool) -> Outcome:
             {
                 **path_fields(change.path),
                 "how": list(change.how),
-                "changed_by_somebody_else": change.path in reverts.conflicts,
+                "in_no_checkpoint": change.path in reverts.conflicts,
             }
             for change in reverts.changes
         ],
@@ -94,7 +94,7 @@ def command(app: App, *, target: Target, yes: bool, dry_run: bool) -> Outcome:
 
 @dataclass(frozen=True)
 class _Reverts:
-    """To which state the workspace is put, what that changes, and what of it somebody else did."""
+    """To which state the workspace is put, what that changes, what of it is in no checkpoint."""
 
     state: str
     changes: tuple[Change, ...] = ()
@@ -124,9 +124,9 @@ def _show_reverts(out: Screen, reverts: _Reverts) -> None:
         return
     out.paragraph(f"Put back to {reverts.state} first (`crab undo` brings it back):")
     for change in reverts.changes[:_SHOWN]:
-        theirs = change.path in reverts.conflicts
-        whose = out.style("  (changed by somebody else)", "yellow") if theirs else ""
-        out.line(f"  {change_sign(change)} {safe_path(change.path)}{whose}")
+        unknown = change.path in reverts.conflicts
+        mark = out.style("  (in no checkpoint)", "yellow") if unknown else ""
+        out.line(f"  {change_sign(change)} {safe_path(change.path)}{mark}")
     show_more(out, len(reverts.changes), _SHOWN)
 
 
