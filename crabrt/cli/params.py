@@ -165,9 +165,11 @@ def _complete(ctx: click.Context, incomplete: str, *, turns: bool) -> list[Compl
             for text, hint in found
             if text.startswith(begun)
         ][:_COMPLETED]
-    return [CompletionItem(text, help=hint) for text, hint in found if text.startswith(incomplete)][
-        :_COMPLETED
-    ]
+    matching = [(text, hint) for text, hint in found if text.startswith(incomplete)]
+    items = [CompletionItem(text, help=hint) for text, hint in matching]
+    if turns and len(matching) == 1:  # a second answer keeps the shell from ending the word here
+        items.append(CompletionItem(f"{matching[0][0]}@", help="a turn of it"))
+    return items[:_COMPLETED]
 
 
 def _runs(index: RunIndex) -> list[tuple[str, str]]:

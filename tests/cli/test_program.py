@@ -197,6 +197,7 @@ def test_completion_prints_a_script_for_each_shell_and_completes_runs_and_turns(
     assert {"restore", "runs", "resume", "repair", "rm"} <= complete("crab r")
     assert complete("crab log la") == {"last"}
     assert complete("crab log fix") == {run.run}
+    assert complete("crab restore fix") == {run.run, f"{run.run}@"}  # the word goes on
     assert {"last@-1", "last@nice", "last@0", "last@3"} <= complete("crab restore last@")
     assert complete("crab restore last@ni") == {"last@nice"}
 
@@ -221,3 +222,14 @@ def test_a_workspace_that_is_gone_is_told_and_can_be_restored_elsewhere(
         assert str(workspace) in done.err
     assert crab("restore", "last@1", "--to", workspace, cwd=tmp_path).code == 0
     assert (workspace / "app.py").exists()
+
+
+def test_bash_is_told_that_a_target_is_one_word(crab):
+    script = crab("completion", "bash").out
+    shown = subprocess.run(
+        ["bash", "-c", f'COMP_WORDBREAKS=" @:"\n{script}\nprintf %s "$COMP_WORDBREAKS"'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout == " :"

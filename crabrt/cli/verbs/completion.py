@@ -10,6 +10,8 @@ from crabrt.cli.group import GROUP
 from crabrt.cli.verb import Outcome, verb
 
 _SHELLS = ("bash", "zsh", "fish")
+_WHOLE_TARGETS = "\nCOMP_WORDBREAKS=${COMP_WORDBREAKS//@/}\n"
+"""Bash takes an ``@`` for the beginning of a host name, and would complete behind it as a word."""
 
 
 @verb(
@@ -27,4 +29,6 @@ def command(app: App, shell: str) -> Outcome:
     kind = get_completion_class(shell)
     assert kind is not None
     script = kind(GROUP, {}, "crab", "_CRAB_COMPLETE").source()
-    return Outcome({"shell": shell, "script": script}, lambda out: out.line(script))
+    if shell == "bash":
+        script += _WHOLE_TARGETS
+    return Outcome({"shell": shell, "script": script}, lambda out: out.line(script.rstrip()))
