@@ -179,7 +179,9 @@ class Machine(RuleBasedStateMachine):
         agent(loop)(loop.turns)
         loop.note("ended", "done")
         (run,) = self.run_names() - before
+        undo = None if back else place.undo  # a rollback is a restore, with an undo point
         self.learn(run, loop, place)
+        place.undo = undo
 
     @rule(at=some, seed=seeds, point=st.sampled_from(POINTS), hit=st.integers(1, 40))
     def a_run_is_killed(self, at, seed, point, hit):
@@ -290,6 +292,29 @@ class Machine(RuleBasedStateMachine):
         assert describe_difference(wanted, self.look(place)) == ""
         place.known = place.now
         place.undo = before if before != wanted else None
+
+    @rule(number=some, seed=seeds)
+    def work_by_hand_outlives_a_collection(self, number, seed):
+        """What only an undo point refers to is kept."""
+        place = self.pick_state(number)[0].dir
+        generated.act(place.path, seed, 1, 0)
+        self.look(place)
+        self.restore(number, force=True)
+        self.run_turns(self.dirs.index(place), seed, 1, back=False)  # the index moves on
+        self.gc(None, 0)
+        self.undo_all_of(place)
+
+    @rule(number=some, seed=seeds)
+    def work_by_hand_is_not_overwritten_unasked(self, number, seed):
+        place = self.pick_state(number)[0].dir
+        generated.act(place.path, seed, 1, 0)
+        self.look(place)
+        self.restore(number, force=False)
+
+    def undo_all_of(self, place):
+        if place.undo is not None:
+            number = [one for one in self.dirs if one.undo is not None].index(place)
+            self.undo(number, force=True)
 
     @rule(number=some)
     def fork(self, number):
