@@ -108,7 +108,7 @@ class Codecs:
             return _ENCODER.encode(self._plain(value, known, "value", 0))
         except NotEncodable:
             raise
-        except Exception as error:  # noqa: BLE001  the user's classes have a say in their parts
+        except Exception as error:
             raise NotEncodable(f"{type(value).__qualname__}: {_described(error)}") from error
 
     def encode_readable(self, value: Any) -> bytes:

@@ -64,15 +64,19 @@ async def in_thread(make: Callable[[], T], give_back: Callable[[T], None]) -> T:
     A thread cannot be cancelled: without this, what it makes would be nobody's, and stay.
     """
     lock, made, wanted = threading.Lock(), list[T](), True
+    settled = threading.Event()
 
     def work() -> T:
-        value = make()
-        with lock:
-            if wanted:
-                made.append(value)
-                return value
-        give_back(value)
-        return value
+        try:
+            value = make()
+            with lock:
+                if wanted:
+                    made.append(value)
+                    return value
+            give_back(value)
+            return value
+        finally:
+            settled.set()
 
     try:
         return await asyncio.to_thread(work)
@@ -81,4 +85,5 @@ async def in_thread(make: Callable[[], T], give_back: Callable[[T], None]) -> T:
             wanted = False
         for value in made:
             await asyncio.to_thread(give_back, value)
+        await asyncio.to_thread(settled.wait)  # who tries again finds nothing taken
         raise

@@ -1,0 +1,587 @@
+"""Resumes that would be answered wrongly by an obvious reading of the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+import pytest
+
+import crabrt
+from crabrt.core.entries import TurnOpened
+from crabrt.core.targets import parse_target
+from crabrt.errors import StoreUnavailable
+from crabrt.journal import Journal, RunIndex
+from crabrt.operations.forking import fork_to
+from crabrt.operations.targets import resolve
+from crabrt.runtime.session import Session
+from crabrt.store import Store
+
+
+@crabrt.model
+def think(messages: list[dict]) -> str:
+    return "ok"
+
+
+def ask(text: object) -> str:
+    return think([{"role": "user", "content": str(text)}])
+
+
+def test_a_generator_tool_returns_on_resume_what_it_returned(ws: Path, killed, die) -> None:
+    def agent(deadly: bool):
+        @crabrt.tool
+        def steps():
+            yield 1
+            return "returned"
+
+        @crabrt.tool
+        def act() -> None:
+            if deadly:
+                die()
+
+        def both():
+            return (yield from steps())
+
+        @crabrt.agent(workspace=ws, name="returner")
+        def run() -> str:
+            generator = both()
+            assert next(generator) == 1
+            try:
+                next(generator)
+            except StopIteration as stop:
+                ask("next")
+                act()
+                return stop.value
+            return "never"
+
+        return run
+
+    killed(lambda: agent(deadly=True)())
+    assert agent(deadly=False).resume("last") == "returned"
+
+
+def test_a_stream_that_broke_replays_its_pieces_and_then_breaks(ws: Path, killed, die) -> None:
+    def agent(deadly: bool):
+        @crabrt.model
+        def stream(messages: list[dict]):
+            yield from "ab"
+            raise ConnectionError("lost")
+
+        @crabrt.tool
+        def act() -> None:
+            if deadly:
+                die()
+
+        @crabrt.agent(workspace=ws, name="broken")
+        def run() -> str:
+            got = ""
+            try:
+                for piece in stream([{"role": "user", "content": "x"}]):
+                    got += piece
+            except ConnectionError as error:
+                got += str(error)
+            ask(got)
+            act()
+            return got
+
+        return run
+
+    killed(lambda: agent(deadly=True)())
+    assert agent(deadly=False).resume("last") == "ablost"
+
+
+class Chunks:
+    def __init__(self) -> None:
+        self.items = iter("ab")
+
+    def __iter__(self):
+        return self
+
+    def __next__(self) -> str:
+        return next(self.items)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def test_a_replayed_stream_is_a_context_manager_as_its_client_was(ws: Path, killed, die) -> None:
+    def agent(deadly: bool):
+        @crabrt.model
+        def stream(messages: list[dict]) -> Chunks:
+            return Chunks()
+
+        @crabrt.tool
+        def act() -> None:
+            if deadly:
+                die()
+
+        @crabrt.agent(workspace=ws, name="managed")
+        def run() -> str:
+            with stream([{"role": "user", "content": "x"}]) as pieces:
+                text = "".join(pieces)
+            act()
+            return text
+
+        return run
+
+    killed(lambda: agent(deadly=True)())
+    assert agent(deadly=False).resume("last") == "ab"
+
+
+@pytest.mark.parametrize(
+    "raising",
+    [
+        lambda: os.stat("/nowhere/at/all"),
+        lambda: b"\xff".decode(),
+        lambda: compile("a b", "x.py", "exec"),
+        lambda: {}["missing"],
+    ],
+)
+def test_a_builtin_error_says_the_same_on_resume(raising, ws: Path, killed, die) -> None:
+    """Loops show errors to the model: another text would be another request."""
+
+    def agent(deadly: bool):
+        @crabrt.tool
+        def fails() -> None:
+            raising()
+
+        @crabrt.tool
+        def act() -> None:
+            if deadly:
+                die()
+
+        @crabrt.agent(workspace=ws, name="erring")
+        def run() -> str:
+            try:
+                fails()
+            except Exception as error:
+                told = f"{type(error).__name__}: {error}"
+            ask(told)
+            act()
+            return told
+
+        return run
+
+    killed(lambda: agent(deadly=True)())
+    with pytest.raises(Exception) as caught:
+        raising()
+    told = f"{type(caught.value).__name__}: {caught.value}"
+    assert agent(deadly=False).resume("last") == told
+
+
+def test_a_value_whose_class_fails_to_encode_does_not_stop_the_loop(ws: Path, store) -> None:
+    class Awkward:
+        pass
+
+    def refuse(value: Awkward) -> str:
+        raise RuntimeError("not now")
+
+    crabrt.register_codec(Awkward, "awkward", refuse, lambda _: Awkward())
+
+    @crabrt.tool
+    def awkward(value: Awkward) -> Awkward:
+        return value
+
+    @crabrt.agent(workspace=ws, name="awkward")
+    def run() -> None:
+        awkward(Awkward())
+        ask("next")
+        awkward(Awkward())
+
+    run()
+    assert [turn.turn for turn in store.turns()] == [0, 1, 2]
+
+
+def test_killed_right_after_a_rollback_the_turn_keeps_its_base(
+    ws: Path, killed, die, store
+) -> None:
+    def agent(deadly: bool):
+        @crabrt.tool
+        def write(n: int) -> None:
+            (ws / "a").write_text(str(n))
+
+        @crabrt.agent(workspace=ws, name="rolled")
+        def run() -> str:
+            for n in range(3):
+                ask(n)
+                write(n)
+            crabrt.current_run().rollback(to=1)
+            if deadly:
+                die()
+            ask("more")
+            crabrt.current_run().checkpoint(label="after")
+            write(9)
+            return (ws / "a").read_text()
+
+        return run
+
+    killed(lambda: agent(deadly=True)())
+    assert agent(deadly=False).resume("last") == "9"
+    opened = [(body.turn, body.base) for body in store.bodies(TurnOpened)]
+    assert opened == [(1, 0), (2, 1), (3, 2), (4, 1)]
+    with RunIndex.open(store.home) as index:
+        index.refresh()
+        assert index.find("last").labels["after"] > (4, 1), "4.1 is the rollback's own"
+
+
+class Missing:
+    """A journal that cannot be written for some entries: `at` says for which."""
+
+    def __init__(self, monkeypatch, at) -> None:
+        original, self.hits = Journal.append, 0
+
+        def append(journal, body, *, turn):
+            if at(body):
+                self.hits += 1
+                raise StoreUnavailable("no space left")
+            return original(journal, body, turn=turn)
+
+        monkeypatch.setattr(Journal, "append", append)
+
+
+def test_entries_that_are_missing_refuse_the_resume_past_them_with_the_reason(
+    ws: Path, killed, die, store, monkeypatch
+) -> None:
+    """A tool whose result was lost is not run again on a state that has its effect already."""
+    (ws / "n").write_text("0")
+
+    def agent(deadly: bool):
+        @crabrt.tool
+        def count() -> str:
+            n = str(int((ws / "n").read_text()) + 1)
+            (ws / "n").write_text(n)
+            return n
+
+        @crabrt.agent(workspace=ws, name="gappy", strict=False)
+        def run() -> str:
+            for n in range(4):
+                ask(n)
+                count()
+            ask("last")
+            if deadly:
+                die()
+            return (ws / "n").read_text()
+
+        return run
+
+    def body() -> None:
+        warnings.simplefilter("ignore")
+        lost: list[int] = []
+
+        def at(body) -> bool:
+            if body.kind == "result":
+                lost.append(1)
+                return len(lost) == 2
+            return False
+
+        Missing(monkeypatch, at)
+        agent(deadly=True)()
+
+    killed(body)
+    with pytest.raises(crabrt.NotResumable, match="no space left"):
+        agent(deadly=False).resume("last")
+    run = store.run().run
+    assert agent(deadly=False).resume(f"{run}@1") == "4"
+
+
+def test_a_run_whose_last_entries_are_missing_does_them_again(
+    ws: Path, killed, die, monkeypatch
+) -> None:
+    (ws / "n").write_text("0")
+
+    def agent(deadly: bool):
+        @crabrt.tool
+        def count() -> str:
+            n = str(int((ws / "n").read_text()) + 1)
+            (ws / "n").write_text(n)
+            if deadly and n == "2":
+                crabrt.current_run()
+            return n
+
+        @crabrt.tool
+        def act() -> None:
+            if deadly:
+                die()
+
+        @crabrt.agent(workspace=ws, name="tail")
+        def run() -> str:
+            ask("one")
+            count()
+            ask("two")
+            count()
+            act()
+            return (ws / "n").read_text()
+
+        return run
+
+    def body() -> None:
+        warnings.simplefilter("ignore")
+        lost: list[int] = []
+
+        def at(body) -> bool:
+            if body.kind == "result":
+                lost.append(1)
+                return len(lost) == 2
+            return False
+
+        Missing(monkeypatch, at)
+        agent(deadly=True)()
+
+    killed(body)
+    assert agent(deadly=False).resume("last") == "2"
+
+
+def test_an_external_call_without_a_written_intent_is_not_made(
+    ws: Path, store, monkeypatch
+) -> None:
+    made: list[int] = []
+
+    @crabrt.tool(effect="external")
+    def charge(n: int) -> str:
+        made.append(n)
+        return "charged"
+
+    @crabrt.agent(workspace=ws, name="refused")
+    def run() -> str:
+        try:
+            charge(1)
+        except crabrt.NotDurable:
+            return "refused"
+        return "charged"
+
+    missing = Missing(monkeypatch, lambda body: body.kind == "intent")
+    with pytest.warns(crabrt.UnprotectedWarning):
+        assert run() == "refused"
+    assert missing.hits
+    assert made == []
+
+
+def test_an_external_call_stopped_before_it_acted_is_in_no_doubt(
+    ws: Path, killed, die, monkeypatch
+) -> None:
+
+    made = ws.parent / "made"
+
+    def agent(deadly: bool):
+        @crabrt.tool(effect="external")
+        def charge(n: int) -> str:
+            made.write_text(str(n))
+            return "charged"
+
+        @crabrt.tool
+        def act() -> None:
+            if deadly:
+                die()
+
+        @crabrt.agent(workspace=ws, name="stopped")
+        def run() -> str:
+            with contextlib.suppress(crabrt.NotDurable):
+                charge(1)
+            ask("and now?")
+            act()
+            return charge(2)
+
+        return run
+
+    def body() -> None:
+        warnings.simplefilter("ignore")
+        original, hits = Session._sync, []
+
+        def fail_once(self) -> None:
+            hits.append(1)
+            if len(hits) == 1:
+                raise StoreUnavailable("no space left")
+            original(self)
+
+        monkeypatch.setattr(Session, "_sync", fail_once)
+        agent(deadly=True)()
+
+    killed(body)
+    assert not made.exists()
+    assert agent(deadly=False).resume("last") == "charged"
+    assert made.read_text() == "2"
+
+
+def test_a_disk_that_fails_after_an_external_call_does_not_hide_that_it_happened(
+    ws: Path, store, monkeypatch
+) -> None:
+
+    original, broken = Session._sync, []
+
+    def sync(self) -> None:
+        if broken:
+            raise StoreUnavailable("no space left")
+        original(self)
+
+    monkeypatch.setattr(Session, "_sync", sync)
+
+    @crabrt.tool(effect="external")
+    def charge(n: int) -> str:
+        broken.append(n)
+        return "charged"
+
+    @crabrt.agent(workspace=ws, name="after")
+    def run() -> str:
+        return charge(1)
+
+    with pytest.warns(crabrt.UnprotectedWarning, match="not durable"):
+        assert run() == "charged"
+
+
+def test_the_same_external_call_in_two_child_runs_is_made_twice(ws: Path, killed, die) -> None:
+    """Each child is a run of its own: its first call looks like its sibling's first call."""
+    ledger = ws.parent / "ledger"
+
+    def agents(deadly: bool):
+        @crabrt.tool(effect="external")
+        def charge(amount: int) -> str:
+            with ledger.open("a") as file:
+                file.write(f"{amount}\n")
+            return "charged"
+
+        @crabrt.tool
+        def act(last: bool) -> None:
+            if deadly and last:
+                die()
+
+        @crabrt.agent(workspace=ws, name="child")
+        def child(last: bool) -> str:
+            act(last)
+            return charge(5)
+
+        @crabrt.agent(workspace=ws, name="boss")
+        def boss() -> str:
+            child(False)
+            child(True)
+            return charge(5)
+
+        return boss
+
+    killed(lambda: agents(deadly=True)())
+    assert agents(deadly=False).resume("boss") == "charged"
+    assert ledger.read_text() == "5\n" * 3
+
+
+def test_an_external_call_in_doubt_stays_so_when_an_earlier_tool_now_says_otherwise(
+    ws: Path, killed, die
+) -> None:
+    ledger, world = ws.parent / "ledger", ws.parent / "world"
+    world.write_text("before")
+
+    def agent(deadly: bool):
+        release = asyncio.Event()
+
+        @crabrt.tool
+        async def slow() -> None:
+            await release.wait()
+
+        @crabrt.tool
+        async def look() -> str:
+            return world.read_text()
+
+        @crabrt.tool(effect="external")
+        async def charge(amount: int) -> str:
+            with ledger.open("a") as file:
+                file.write(f"{amount}\n")
+            if deadly:
+                die()
+            return "charged"
+
+        async def other() -> None:
+            await look()
+            await charge(5)
+            release.set()
+
+        @crabrt.agent(workspace=ws, name="parallel")
+        async def run() -> None:
+            ask("start")
+            await asyncio.gather(slow(), other())
+
+        return run
+
+    killed(lambda: asyncio.run(agent(deadly=True)()))
+    world.write_text("after")
+    with pytest.raises(crabrt.InDoubt):
+        asyncio.run(agent(deadly=False).resume("last"))
+    assert ledger.read_text() == "5\n"
+
+
+def test_a_resumed_fork_leaves_the_processes_of_its_live_parent_alone(
+    ws: Path, tmp_path: Path, home: Path, store
+) -> None:
+
+    alive: list[bool] = []
+
+    @crabrt.tool
+    def spawn() -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+    @crabrt.agent(workspace=ws, name="parent")
+    def run() -> None:
+        ask("one")
+        child = spawn()
+        ask("two")
+        crabrt.current_run().checkpoint()
+        try:
+            thread = threading.Thread(target=resume_fork)
+            thread.start()
+            thread.join()
+            alive.append(child.poll() is None)
+        finally:
+            child.kill()
+            child.communicate()
+
+    def resume_fork() -> None:
+        with Store.open(home) as opened, RunIndex.open(home) as index:
+            index.refresh()
+            state = resolve(index, parse_target("parent@1"))
+            fork = fork_to(opened, state, tmp_path / "elsewhere", paths="keep")
+        with crabrt.open_run(workspace=tmp_path / "elsewhere", resume=fork.run):
+            pass
+
+    run()
+    assert alive == [True]
+
+
+def test_what_the_resumed_loop_starts_is_not_asked_to_resume_it(
+    ws: Path, killed, die, monkeypatch
+) -> None:
+    def agent(deadly: bool):
+        @crabrt.tool
+        def act() -> str | None:
+            if deadly:
+                die()
+            return os.environ.get("CRAB_RESUME")
+
+        @crabrt.agent(workspace=ws, name="inherited")
+        def run() -> str | None:
+            return act()
+
+        return run
+
+    killed(lambda: agent(deadly=True)())
+    monkeypatch.setenv("CRAB_RESUME", "inherited")
+    assert agent(deadly=False)() is None
+
+
+def test_an_open_run_is_resumed_by_the_variable_too(
+    ws: Path, killed, die, monkeypatch, store
+) -> None:
+    def body(deadly: bool) -> None:
+        with crabrt.open_run(workspace=ws, name="block") as run:
+            run.tool_call("one", {}, lambda: (ws / "a").write_text("x"))
+            if deadly:
+                die()
+
+    killed(lambda: body(deadly=True))
+    monkeypatch.setenv("CRAB_RESUME", "block")
+    body(deadly=False)
+    assert [(row.name, row.status) for row in store.runs()] == [("block", "done")]

@@ -1,0 +1,175 @@
+"""The store dies in the middle of a run: the loop goes on and is told; protection comes back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+import crabrt
+from crabrt.core.entries import Exposed
+from crabrt.core.failpoints import ALL
+
+
+@crabrt.model
+def think(messages: list[dict]) -> str:
+    return "ok"
+
+
+@crabrt.tool
+def write(path: str, size: int) -> None:
+    Path(path).write_bytes(bytes(range(256)) * (size // 256))
+
+
+def ask(n: int) -> str:
+    return think([{"role": "user", "content": str(n)}])
+
+
+def test_a_store_that_is_removed_is_noticed_and_the_loop_goes_on(ws: Path, home: Path) -> None:
+    @crabrt.agent(workspace=ws, name="removed")
+    def run() -> str:
+        for n in range(5):
+            ask(n)
+            write(str(ws / f"{n}"), 1024)
+            if n == 1:
+                shutil.rmtree(home)
+        return "done"
+
+    with pytest.warns(crabrt.UnprotectedWarning):
+        assert run() == "done"
+
+
+@pytest.mark.root
+def test_protection_comes_back_by_itself_when_there_is_room_again(
+    ws: Path, tmp_path: Path, home: Path, store
+) -> None:
+    home.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "crabrt", str(home)], check=True)
+    try:
+        ballast = home / "ballast"
+
+        @crabrt.agent(workspace=ws, name="full")
+        def run() -> str:
+            for n in range(8):
+                ask(n)
+                write(str(ws / f"{n}"), 1024)
+                (ws / f"noise{n}").write_bytes(os.urandom(100_000))
+                if n == 2:
+                    fill(ballast)
+                if n == 4:
+                    ballast.unlink()
+            return "done"
+
+        with pytest.warns(crabrt.UnprotectedWarning):
+            assert run() == "done"
+        lost = {body.turn for body in store.bodies(Exposed)}
+        turns = {turn.turn: turn.checkpoint for turn in store.turns()}
+        assert lost
+        assert set(lost) <= {2, 3, 4, 5}
+        assert turns[1] == turns[7] == turns[8] == "durable"
+    finally:
+        subprocess.run(["umount", str(home)], check=True)
+
+
+def fill(path: Path) -> None:
+    try:
+        with path.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"\xff" * 4096)
+    except OSError:
+        pass
+
+
+def test_strict_stops_at_the_gate_that_was_passed_too_late(
+    ws: Path, home: Path, monkeypatch
+) -> None:
+    go_on = threading.Event()
+
+    @crabrt.agent(workspace=ws, name="late", strict=True, baseline_gate_limit_ms=50)
+    def run() -> None:
+        try:
+            write(str(ws / "a"), 256)
+        finally:
+            go_on.set()
+
+    monkeypatch.setattr(ALL["checkpoint.scanned"], "action", lambda: go_on.wait(30))
+    with pytest.raises(crabrt.Unprotected, match="50 ms"):
+        run()
+    assert not (ws / "a").exists()
+
+
+def test_an_agent_for_another_directory_on_a_plain_thread_is_a_run_of_its_own(
+    tmp_path: Path, home: Path, store
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+
+    @crabrt.agent(workspace=tmp_path / "two", name="two")
+    def two() -> None:
+        crabrt.current_run().tool_call("t", {}, lambda: (tmp_path / "two" / "a").write_text("x"))
+
+    @crabrt.agent(workspace=tmp_path / "one", name="one")
+    def one() -> None:
+        thread = threading.Thread(target=two)
+        thread.start()
+        thread.join()
+
+    one()
+    runs = {run.name: run for run in store.runs()}
+    assert runs["two"].parent is None
+    assert runs["two"].workspace.endswith(b"two")
+    assert store.turns("two")[1].files_added == 1
+
+
+def test_a_child_whose_directory_is_elsewhere_is_said_to_be_unprotected(
+    tmp_path: Path, home: Path
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+
+    @crabrt.agent(workspace=tmp_path / "two", name="two")
+    def two() -> None:
+        write(str(tmp_path / "two" / "a"), 256)
+
+    @crabrt.agent(workspace=tmp_path / "one", name="one")
+    def one() -> None:
+        two()
+
+    with pytest.warns(crabrt.UnprotectedWarning, match="not protected"):
+        one()
+
+
+def test_calls_through_a_runs_handle_are_that_runs(tmp_path: Path, store) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    with (
+        crabrt.open_run(workspace=tmp_path / "one", name="one") as outer,
+        crabrt.open_run(workspace=tmp_path / "two", name="two") as inner,
+    ):
+        outer.tool_call("mine", {}, lambda: 1)
+        inner.tool_call("his", {}, lambda: 1)
+    assert [tool.name for turn in store.turns("one") for tool in turn.tools] == ["mine"]
+    assert [tool.name for turn in store.turns("two") for tool in turn.tools] == ["his"]
+
+
+def test_a_full_disk_does_not_stop_an_agent_inside_an_agent(ws: Path, store, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise crabrt.StoreUnavailable("no space left")
+
+    @crabrt.agent(workspace=ws, name="helper")
+    def helper() -> str:
+        write(str(ws / "a"), 256)
+        return "helped"
+
+    @crabrt.agent(workspace=ws, name="boss")
+    def boss() -> str:
+        monkeypatch.setattr("crabrt.runtime.opening.Lease.acquire", full)
+        return helper()
+
+    with pytest.warns(crabrt.UnprotectedWarning, match="space"):
+        assert boss() == "helped"
+    assert [tool.name for turn in store.turns("boss") for tool in turn.tools] == ["helper", "write"]
