@@ -72,7 +72,7 @@ def bisect(
         states: the candidates.
         command: program and arguments; runs in the restored directory, stdin closed.
         output: where the command's output goes.
-        told: called after each test with how many states are still in question.
+        told: called after each test with how many different states there are.
         workdir: where temporary directories are made; the system's choice by default.
 
     Raises:

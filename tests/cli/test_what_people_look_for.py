@@ -21,6 +21,7 @@ from crabrt.core.entries import (
 )
 from crabrt.core.ids import object_id
 from crabrt.core.verdicts import Prior, Protection
+from crabrt.errors import RestoreFailed
 from crabrt.journal.views import ModelView, ToolView, TurnView
 
 
@@ -293,3 +294,13 @@ def test_many_troubles_do_not_push_the_table_away(crab, builder, home, workspace
     assert len([line for line in lines if "disk full" in line]) == 8
     assert any("and 22 more" in line for line in lines)
     assert len(crab("log", "last", "--json").data["turns"]) == 34
+
+
+def test_a_workspace_that_cannot_be_written_is_no_dead_end(crab, run, workspace, monkeypatch):
+    def refuse(*_args, **_options):
+        raise RestoreFailed("Read-only file system: nothing was changed", where="app.py")
+
+    monkeypatch.setattr("crabrt.cli.verbs.restore.restore_state", refuse)
+    done = crab("restore", "last@1")
+    assert done.code == 1
+    assert "--to DIR" in done.err

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -15,7 +17,7 @@ from crabrt.cli.screen import Screen
 from crabrt.cli.talk import conversation_outcome
 from crabrt.cli.verb import Outcome, verb
 from crabrt.core.targets import Target
-from crabrt.errors import NotFound, UsageError
+from crabrt.errors import NotFound, RestoreFailed, UsageError
 from crabrt.operations.restoring import restore_beside, restore_state, scoped_paths
 from crabrt.operations.targets import resolve
 from crabrt.workspace import Workspace
@@ -80,16 +82,17 @@ def command(
             )
         else:
             workspace = _workspace(app, workspace_path)
-            done = restore_state(
-                app.index,
-                app.writer,
-                workspace,
-                state,
-                paths=scope,
-                dry_run=dry_run,
-                force=force,
-                progress=progress,
-            )
+            with _elsewhere_instead():
+                done = restore_state(
+                    app.index,
+                    app.writer,
+                    workspace,
+                    state,
+                    paths=scope,
+                    dry_run=dry_run,
+                    force=force,
+                    progress=progress,
+                )
     undoable = to is None and not dry_run and done.report.before is not None
     data = restored_json(done, state.name, "crab undo" if undoable else None)
 
@@ -99,6 +102,16 @@ def command(
             out.line("Take it back: crab undo")
 
     return Outcome(data, text, restored_exit(done.report, force=force))
+
+
+@contextlib.contextmanager
+def _elsewhere_instead() -> Iterator[None]:
+    """A workspace that cannot be written does not keep its files from anybody: say how."""
+    try:
+        yield
+    except RestoreFailed as error:
+        hint = error.hint or "make the files elsewhere: --to DIR"
+        raise RestoreFailed(error.message, where=error.where, hint=hint) from error
 
 
 def _workspace(app: App, path: bytes) -> Workspace:
