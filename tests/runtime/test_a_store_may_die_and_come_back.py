@@ -67,7 +67,7 @@ def test_protection_comes_back_by_itself_when_there_is_room_again(
         with pytest.warns(crabrt.UnprotectedWarning):
             assert run() == "done"
         lost = {body.turn for body in store.bodies(Exposed)}
-        turns = {turn.turn: turn.checkpoint for turn in store.turns()}
+        turns = {turn.turn: turn.protection for turn in store.turns()}
         assert lost
         assert set(lost) <= {2, 3, 4, 5}
         assert turns[1] == turns[7] == turns[8] == "durable"
