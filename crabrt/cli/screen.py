@@ -28,7 +28,7 @@ class Screen:
 
     Attributes:
         colour: whether styles are written; else `style` returns its text as it is.
-        width: columns of the terminal, or `PIPED_WIDTH`.
+        width: columns of the terminal, or what ``COLUMNS`` says, or `PIPED_WIDTH`.
         terminal: whether a person looks at it.
     """
 
@@ -38,7 +38,8 @@ class Screen:
         dumb = environ.get("TERM") == "dumb"
         # https://no-color.org: present and not empty, whatever its value
         self.colour = self.terminal and not dumb and not environ.get("NO_COLOR")
-        self.width = shutil.get_terminal_size().columns if self.terminal else PIPED_WIDTH
+        asked = self.terminal or environ.get("COLUMNS", "").isdecimal()
+        self.width = shutil.get_terminal_size().columns if asked else PIPED_WIDTH
 
     def style(self, text: str, *styles: str) -> str:
         """`text` in the given styles (names of `_CODES`), if colour is wanted."""

@@ -135,8 +135,8 @@ class RunIndex:
         connection.execute("BEGIN IMMEDIATE")
         try:
             stored = _load(connection, run)  # again: another process may have been quicker
-            if stored is not None and _count(connection, run) != stored.count:
-                raise Rotten("turns are missing")  # else the new count would make that right
+            if stored is not None:
+                _check_count(connection, run, stored)
             seen = _seen(directory)
             state = FoldState() if stored is None else stored.state
             if stored is None or stored.seen != seen:
@@ -370,6 +370,16 @@ def _checked_turn(run: str, turn: int, row: object, total: object) -> TurnView:
         return _decode_turn(row)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise Rotten(str(error)) from error
+
+
+def _check_count(connection: sqlite3.Connection, run: str, stored: _Stored) -> None:
+    """Rows that went missing are not made right by counting what is left.
+
+    Raises:
+        Rotten: turns are missing.
+    """
+    if _count(connection, run) != stored.count:
+        raise Rotten("turns are missing")
 
 
 def _count(connection: sqlite3.Connection, run: str) -> int:

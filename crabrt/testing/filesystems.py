@@ -1,4 +1,4 @@
-"""Real file systems to test on: the temporary directory's, tmpfs, and fresh XFS, btrfs, ext4, overlay.
+"""Real file systems to test on: the temporary directory's, tmpfs; fresh XFS, btrfs, ext4, overlay.
 
 Each has its own idea of times, inode numbers and devices, so what is claimed of files is proved on
 all of them. Loop devices and mounts need root; nothing here is faked where they are missing.

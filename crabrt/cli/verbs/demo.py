@@ -26,6 +26,7 @@ from crabrt.errors import CrabError
 from crabrt.testing import oracle
 
 _EARLY_TURN = 2
+_INDENT = 2  # columns before what a command of the demo prints
 _LIMIT_S = 60
 
 
@@ -82,7 +83,7 @@ class _Scene:
         done = subprocess.run(
             [sys.executable, "-m", "crabrt", *words],
             cwd=self.workspace,
-            env=self.environment(self.home),
+            env=self.environment(self.home) | {"COLUMNS": str(self.out.width - _INDENT)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
