@@ -16,6 +16,7 @@ from crabrt.errors import NotResumable, UsageError
 from crabrt.journal import RunIndex, read_journal, run_dir
 from crabrt.operations.forking import fork_in_place
 from crabrt.operations.targets import resolve
+from crabrt.runtime.exits import exit_by_kind
 from crabrt.runtime.opening import Setup, start, start_child
 from crabrt.runtime.payloads import payload_bytes
 from crabrt.runtime.recovery import Stop, find_stop
@@ -90,6 +91,7 @@ def _wanted(setup: Setup, wanted: str) -> Target | None:
         if setup.agent is None and started.name != setup.name:
             return None
         _claimed.add(wanted)
+        exit_by_kind()
         os.environ.pop(RESUME_VARIABLE, None)  # what the loop starts is not asked to resume it
         return target
 
