@@ -237,6 +237,9 @@ class ReplayedError(Exception):
     """
 
     def __init__(self, tag: str, message: str) -> None:
-        super().__init__(f"{tag}: {message}")
+        super().__init__(message)  # a loop that shows str(e) to its model shows the same again
         self.tag = tag
         self.message = message
+
+    def __repr__(self) -> str:
+        return f"ReplayedError({self.tag!r}, {self.message!r})"

@@ -187,5 +187,5 @@ def test_an_unknown_exception_comes_back_as_a_replayed_error() -> None:
     failure = codecs.seal_exception(Refused(7, reason="no"), {})
     revived = codecs.revive_exception(failure, failure.state.inline, {})
     assert isinstance(revived, ReplayedError)
-    assert "Refused" in str(revived)
-    assert "7: no" in str(revived)
+    assert revived.tag.endswith("Refused")
+    assert str(revived) == "7: no"

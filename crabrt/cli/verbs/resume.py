@@ -54,8 +54,8 @@ def command(app: App, *, target: Target, yes: bool, dry_run: bool) -> Outcome:
     The workspace is put to the last durable checkpoint, sealed model replies and tool results are
     answered from the journal, then the loop is live. A turn before the last one makes a new run.
     What is put back is shown first, and what of it is in no checkpoint; `crab undo` brings it
-    back. This program becomes the recorded command: from then on output and exit code are its own (an
-    uncaught error of crabrt ends it with the codes below).
+    back. This program becomes the recorded command: from then on output and exit code are its own
+    (an uncaught error of crabrt ends it with the codes below).
     """
     found = resume_command(app.index, target)
     reverts = _reverts(app, found)
