@@ -61,8 +61,15 @@ def open_engine(setup: Setup, family: str) -> Engine:
     Raises:
         StoreUnavailable, Damaged: the store cannot be used.
         WorkspaceRefused, WorkspaceBusy, NotFound: the workspace cannot be used.
+        UsageError: an observer is asked for that there is none of.
     """
     config = setup.config
+    if config.observer == "fanotify":
+        raise UsageError(
+            "this version has no fanotify observer: it scans, which is exact",
+            where="observer",
+            hint="leave it at auto, or say scan",
+        )
     store = Store.open(config.home, create=True)
     try:
         workspace = Workspace.open(

@@ -1,7 +1,7 @@
 """Keeping the store under its size cap, beside running loops and never in their way.
 
-One daemon thread a process looks at the size now and then. It is neither the loop's thread nor the
-engine's, so reaching the cap never holds a gate.
+One daemon thread a process looks at the size when a run begins, and now and then after. It is
+neither the loop's thread nor the engine's, so reaching the cap never holds a gate.
 """
 
 from __future__ import annotations
@@ -45,16 +45,15 @@ def _next() -> Engine | None:
 def _watch() -> None:
     warned = False
     while (engine := _next()) is not None:
-        if engine.closed.wait(PERIOD_S):
-            continue
         try:
             with Store.open(engine.config.home) as store:
                 enforce_cap(store, engine.config.size_cap_bytes)
         except Busy:
-            continue  # another process is at it
+            pass  # another process is at it
         except (CrabError, OSError) as error:
-            if not warned:
+            if not warned and not engine.closed.is_set():
                 warned = True
                 warnings.warn(
                     f"crabrt: the store's size cap could not be kept: {error}", stacklevel=1
                 )
+        engine.closed.wait(PERIOD_S)

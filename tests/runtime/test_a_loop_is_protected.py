@@ -467,3 +467,38 @@ def test_keys_among_the_arguments_are_neither_stored_nor_compared(ws: Path, stor
     assert b"Bearer" not in request.arguments.inline
     for path in store.home.rglob("*"):
         assert not path.is_file() or b"sk-very-secret" not in path.read_bytes()
+
+
+def test_an_observer_that_there_is_none_of_is_refused(ws: Path, home: Path, monkeypatch) -> None:
+    monkeypatch.setenv("CRAB_OBSERVER", "fanotify")
+    with pytest.raises(crabrt.UsageError, match="no fanotify observer"):
+        loop(ws, [])("go")
+
+
+def test_a_run_that_begins_over_the_cap_sees_to_it_beside_the_loop(ws: Path, store) -> None:
+    @crabrt.tool
+    def noise(name: str) -> None:
+        (ws / name).write_bytes(os.urandom(200_000))
+
+    @crabrt.agent(workspace=ws, name="noisy", size_cap_bytes=500_000)
+    def run() -> None:
+        for i in range(6):
+            think([{"role": "user", "content": str(i)}])
+            noise("f")
+
+    run()
+    first = store.run().run
+    assert not any(turn.thinned_ns for turn in store.turns(first))
+
+    @crabrt.agent(workspace=ws, name="next", size_cap_bytes=500_000)
+    def wait() -> None:
+        think([{"role": "user", "content": "x"}])
+        for _ in range(1_000):
+            if any(turn.thinned_ns for turn in store.turns(first)):
+                return
+            threading.Event().wait(0.02)
+
+    wait()
+    assert [bool(turn.thinned_ns) for turn in store.turns(first)] == [
+        False, True, True, True, True, True, False,
+    ]  # fmt: skip
