@@ -82,12 +82,16 @@ def test_a_death_by_other_hands_is_not_taken_for_it(tmp_path):
 
 @pytest.mark.usefixtures("demo_failpoints")
 def test_hits_are_counted_and_points_that_were_not_hit_are_named(script, tmp_path):
-    expected = dict.fromkeys(failpoints.ALL, 0)  # crabrt's own, none of which the script reaches
+    # crabrt's own are named too, as many as were imported; the script reaches none of them
     hits = crash.count_hits(script, into=tmp_path / "tally")
-    assert hits == expected | {"demo.first": 3, "demo.second": 3}
+    assert {name: count for name, count in hits.items() if count} == {
+        "demo.first": 3,
+        "demo.second": 3,
+    }
     script.write_text("")
     hits = crash.count_hits(script, into=tmp_path / "tally2")
-    assert hits == expected | {"demo.first": 0, "demo.second": 0}
+    assert not any(hits.values())
+    assert {"demo.first", "demo.second"} <= hits.keys()
 
 
 @pytest.mark.usefixtures("demo_failpoints")
