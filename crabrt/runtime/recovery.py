@@ -18,6 +18,7 @@ from crabrt.core.entries import (
     Forked,
     Intent,
     Noted,
+    Observed,
     Recorded,
     Request,
     Response,
@@ -29,7 +30,7 @@ from crabrt.core.entries import (
     TurnOpened,
 )
 from crabrt.core.ids import ObjectId, RunId, derived_run_id
-from crabrt.core.verdicts import Protection
+from crabrt.core.verdicts import Effect, Protection
 from crabrt.journal import Record
 
 GAP = "gap"
@@ -73,7 +74,8 @@ class Stop:
         open_tools: tool calls with an intent and no result.
         last_tool, last_tool_seq: the tool call with the latest intent.
         ended: the last entry that says the agent returned or raised, if nothing came after it.
-        calls: how many calls are recorded.
+        tool_calls: how many tool calls are recorded.
+        changed_files: whether any turn did.
         marks: the last inner checkpoint of every turn that has one.
         gap: what is missing since C or since the last resume, or None.
         captured_gap: what was missing when the last state was captured, or None.
@@ -99,7 +101,8 @@ class Stop:
     last_tool: CallId | None = None
     last_tool_seq: int = 0
     ended: Ended | None = None
-    calls: int = 0
+    tool_calls: int = 0
+    changed_files: bool = False
     boot: str = ""
     wall_ns: int = 0
     seq: int = 0
@@ -160,15 +163,15 @@ def _fold(stop: Stop, body: Body, turn: int, seq: int) -> None:
 def _call(stop: Stop, body: Body, turn: int, seq: int) -> None:
     if isinstance(body, Request | Intent | Recorded):
         stop.ended = None
-    if isinstance(body, Intent):
-        stop.calls += 1
+    if isinstance(body, Observed):
+        stop.changed_files = stop.changed_files or Effect.FILES in body.verdict.effects
+    elif isinstance(body, Intent):
+        stop.tool_calls += 1
         stop.open_tools[body.call] = body
         stop.last_tool, stop.last_tool_seq = body.call, seq
     elif isinstance(body, Result):
         stop.open_tools.pop(body.call, None)
         stop.turn_had_tools = stop.turn_had_tools or turn == stop.turn
-    elif isinstance(body, Response):
-        stop.calls += 1
 
 
 def _fork(stop: Stop, body: Forked) -> None:

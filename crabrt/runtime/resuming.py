@@ -140,11 +140,14 @@ def _set_state(
 
 
 def _refuse_unreplayable(session: Session, stop: Stop) -> None:
-    if stop.calls == 0 and stop.turn > 1:
+    if stop.tool_calls == 0 and stop.changed_files:
         raise NotResumable(
-            "it recorded no calls, so there is nothing to replay", where=session.id,
-            hint=f"its files can be restored: crab restore {session.id}@-1",
-        )  # fmt: skip
+            "its files changed, but it recorded no tool calls: a replay would do again what"
+            " nobody recorded",
+            where=session.id,
+            hint=f"its files can be restored: crab restore {session.id}; to resume such a loop,"
+            " wrap what acts with crabrt.tool",
+        )
     if stop.buried_gap is not None:
         raise NotResumable(
             f"entries are missing, as the store could not be written: {stop.buried_gap}",

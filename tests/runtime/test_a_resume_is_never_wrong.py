@@ -585,3 +585,26 @@ def test_an_open_run_is_resumed_by_the_variable_too(
     monkeypatch.setenv("CRAB_RESUME", "block")
     body(deadly=False)
     assert [(row.name, row.status) for row in store.runs()] == [("block", "done")]
+
+
+def test_a_run_that_changed_files_without_tools_is_restorable_and_not_replayable(
+    ws: Path, killed, die, store
+) -> None:
+    @crabrt.model
+    def ask(messages: list[dict]) -> str:
+        if len(messages) == 3:
+            die()
+        return "ok"
+
+    @crabrt.agent(workspace=ws, name="toolless")
+    def run() -> None:
+        messages = []
+        for i in range(3):
+            messages.append({"role": "user", "content": str(i)})
+            ask(messages)
+            (ws / f"{i}").write_text("by the loop itself")
+
+    killed(run)
+    with pytest.raises(crabrt.NotResumable, match="recorded no tool calls"):
+        run.resume("last")
+    assert [turn.restorable for turn in store.turns()][:2] == [True, True]
