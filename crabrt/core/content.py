@@ -59,8 +59,15 @@ def build(size: int, ids: Iterable[ObjectId], put: Put) -> Content:
             levels[level] = []
             add(level + 1, put(b"".join(node), ObjectKind.LIST))
 
-    for item in ids:
-        add(0, item)
+    node: list[ObjectId] = []
+    count = 0
+    for item in ids:  # as `add` does, in line: a conversation comes here at every turn
+        node.append(item)
+        count += 1
+        if count > INLINE_IDS and (item[0] < _CUT_BELOW or count >= _NODE_MAX):
+            add(1, put(b"".join(node), ObjectKind.LIST))
+            node, count = [], 0
+    levels[0] = node
     level = 0
     while level < len(levels) - 1 or len(levels[level]) > INLINE_IDS:
         rest = levels[level]

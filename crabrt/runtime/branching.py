@@ -84,4 +84,5 @@ def _become(session: Session, run: RunId, journal: Journal, lease: Lease, state:
         known = session.replay.externals if session.replay is not None else []
         session.replay = Replay((), 0, known)
         session.acting = False
+        session.messages.forget()
     registry.add(session)

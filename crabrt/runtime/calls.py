@@ -27,7 +27,7 @@ from crabrt.errors import NotDurable, NotResumable
 from crabrt.inspector import CallFact
 from crabrt.runtime import golive
 from crabrt.runtime.codec import NotEncodable
-from crabrt.runtime.payloads import payload_bytes, put_messages
+from crabrt.runtime.payloads import payload_bytes
 from crabrt.runtime.replay import Advice, Sealed, Species
 from crabrt.runtime.requests import Asked, ask
 from crabrt.runtime.scopes import Frame
@@ -225,7 +225,8 @@ def begin(frame: Frame, spec: Spec, species: Species, named: Mapping[str, Any]) 
         identifying = {k: v for k, v in named.items() if k not in spec.effects.volatile}
     else:
         identifying = dict(named)
-    asked = ask(CODECS, identifying, key=key, split_messages=species is Species.MODEL)
+    known = session.messages if species is Species.MODEL else None
+    asked = ask(CODECS, identifying, key=key, known=known)
     scope = frame.scope.here()
     call = scope.identify(spec.name, asked.digest)
     sealed = None
@@ -265,13 +266,14 @@ def _request(session: Session, call: CallId, asked: Asked, *, recorded: bool) ->
     with session.recording():
         if not recorded:
             session.begin_model_call()
-        messages = None
+        messages, told, writer = None, None, session.engine.writer
         if asked.messages is not None:
-            messages = session.stored(
-                lambda: put_messages(asked.messages or (), session.engine.writer)
-            )
+            stored = session.stored(lambda: session.messages.put(asked.messages or (), writer))
+            messages, told = stored if stored is not None else (None, None)
         arguments = session.payload(asked.arguments)
-        session.append(Request(call, asked.digest, arguments, messages, asked.model))
+        written = session.append(Request(call, asked.digest, arguments, messages, asked.model))
+        if written and told is not None:
+            session.messages.named(told)
 
 
 def _intent(

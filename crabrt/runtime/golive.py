@@ -117,7 +117,7 @@ def _diff(session: Session, call: CallId, asked: Asked, sealed: Sealed) -> str:
 
 def _message_diff(session: Session, asked: Asked, sealed: Sealed) -> str:
     recorded = list(read_messages(sealed.messages, session.engine.store)) if sealed.messages else []
-    now = list(asked.messages or ())
+    now = [message.encoded for message in asked.messages or ()]
     for i, (old, new) in enumerate(zip(recorded, now, strict=False)):
         if old != new:
             shown = difference(old, new)

@@ -1,14 +1,13 @@
 """Encoded values in the journal and the store: small ones inline, large ones as objects.
 
-A conversation grows by a message or two a turn and is sent whole each time. Its messages are
-objects of their own and the request lists their ids, so a turn stores what it adds.
+Messages of a request are objects of their own, and the request lists their ids (``messages``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from crabrt.core.content import Content, build, piece_ids
+from crabrt.core.content import Content, piece_ids
 from crabrt.core.entries import Payload
 from crabrt.core.ports import ObjectReader, ObjectWriter
 from crabrt.store.contents import put_bytes, read_bytes
@@ -37,15 +36,6 @@ def payload_bytes(payload: Payload, reader: ObjectReader) -> bytes | None:
     if payload.content is not None:
         return read_bytes(payload.content, reader)
     return payload.inline
-
-
-def put_messages(messages: Sequence[bytes], writer: ObjectWriter) -> Content:
-    """A list of encoded messages as a `Content` whose pieces are the messages, in order.
-
-    Raises:
-        StoreUnavailable: they cannot be written.
-    """
-    return build(len(messages), (writer.put(message) for message in messages), writer.put)
 
 
 def read_messages(content: Content, reader: ObjectReader) -> Iterator[bytes]:

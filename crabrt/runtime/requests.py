@@ -13,7 +13,7 @@ import dataclasses
 import difflib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,10 +21,9 @@ from blake3 import blake3
 
 from crabrt.core.secrets import without_secrets
 from crabrt.runtime.codec import Codecs
+from crabrt.runtime.messages import Message, Messages, canonical
 
-_MESSAGE_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name")
 _MESSAGE_ARGUMENTS = ("messages", "input")
-_CANONICAL = msgspec.msgpack.Encoder(order="sorted")
 _PLAIN = msgspec.msgpack.Decoder()
 
 
@@ -35,13 +34,13 @@ class Asked:
     Attributes:
         arguments: encoded arguments, without the messages (readable, not always decodable).
         digest: 16 bytes; equal requests have equal digests.
-        messages: the encoded messages, or None where the call has none.
+        messages: the messages, or None where the call has none.
         model: the name of the model, where it is an argument.
     """
 
     arguments: bytes
     digest: bytes
-    messages: tuple[bytes, ...] | None = None
+    messages: tuple[Message, ...] | None = None
     model: str | None = None
 
 
@@ -73,7 +72,7 @@ class Binder:
 
 
 def ask(
-    codecs: Codecs, named: Mapping[str, Any], *, key: Any = None, split_messages: bool = False
+    codecs: Codecs, named: Mapping[str, Any], *, key: Any = None, known: Messages | None = None
 ) -> Asked:
     """The request that `named` arguments make.
 
@@ -81,57 +80,49 @@ def ask(
         codecs: how values are stored.
         named: arguments by name.
         key: stands for the arguments in the digest, where the user gave a ``key=`` function.
-        split_messages: whether this is a model call, whose messages are stored one by one.
+        known: of a model call, whose messages are stored one by one: those its run knows.
     """
-    messages = _messages(named) if split_messages else None
-    rest = without_secrets({k: v for k, v in named.items() if messages is None or k != messages[0]})
+    name, messages = _messages(named, known) if known is not None else (None, None)
+    rest = without_secrets({k: v for k, v in named.items() if k != name})
     arguments = codecs.encode_readable(rest)
-    encoded = (
-        None
-        if messages is None
-        else tuple(codecs.encode_readable(message) for message in messages[1])
-    )
     if key is not None:
-        seen: Any = key
+        seen = canonical(codecs, key)
     elif messages is None:
-        seen = rest
+        seen = canonical(codecs, rest)
     else:
-        seen = {
-            "messages": [_visible(message) for message in messages[1]],
-            "model": named.get("model"),
-            "tools": named.get("tools"),
-        }
-    canonical = _CANONICAL.encode(_PLAIN.decode(codecs.encode_readable(seen)))
+        seen = _seen(codecs, messages, named)
     model = named.get("model")
     return Asked(
-        arguments,
-        blake3(canonical).digest(16),
-        encoded,
-        model if isinstance(model, str) else None,
+        arguments, blake3(seen).digest(16), messages, model if isinstance(model, str) else None
     )
 
 
-def _messages(named: Mapping[str, Any]) -> tuple[str, list[Any]] | None:
+def _seen(codecs: Codecs, messages: Sequence[Message], named: Mapping[str, Any]) -> bytes:
+    """The canonical encoding of ``{"messages": ..., "model": ..., "tools": ...}``."""
+    others = canonical(codecs, {"model": named.get("model"), "tools": named.get("tools")})
+    head = b"\x83" + msgspec.msgpack.encode("messages") + _array_header(len(messages))
+    return b"".join([head, *[message.visible for message in messages], others[1:]])
+
+
+def _array_header(length: int) -> bytes:
+    """How msgpack begins a list of `length` items."""
+    if length < 16:
+        return bytes([0x90 | length])
+    if length < 1 << 16:
+        return b"\xdc" + length.to_bytes(2, "big")
+    return b"\xdd" + length.to_bytes(4, "big")
+
+
+def _messages(
+    named: Mapping[str, Any], known: Messages
+) -> tuple[str, tuple[Message, ...]] | tuple[None, None]:
     for name in _MESSAGE_ARGUMENTS:
         value = named.get(name)
-        if (
-            isinstance(value, list)
-            and value
-            and all(_role(message) is not None for message in value)
-        ):
-            return name, value
-    return None
-
-
-def _role(message: Any) -> Any:
-    return message.get("role") if isinstance(message, Mapping) else getattr(message, "role", None)
-
-
-def _visible(message: Any) -> dict[str, Any]:
-    if isinstance(message, Mapping):
-        return {key: message[key] for key in _MESSAGE_KEYS if message.get(key) is not None}
-    found = ((key, getattr(message, key, None)) for key in _MESSAGE_KEYS)
-    return {key: value for key, value in found if value is not None}
+        if isinstance(value, list) and value:
+            messages = known.read(value)
+            if messages is not None:
+                return name, messages
+    return None, None
 
 
 def difference(before: bytes, after: bytes) -> str:

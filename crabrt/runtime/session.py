@@ -22,6 +22,7 @@ from crabrt.runtime import checkpoints
 from crabrt.runtime.codec import Codecs
 from crabrt.runtime.engine import Engine, Fate, Job
 from crabrt.runtime.ledger import Ledger
+from crabrt.runtime.messages import Messages
 from crabrt.runtime.replay import Replay
 from crabrt.runtime.scopes import Scope
 from crabrt.runtime.waits import Steps, Wait
@@ -63,6 +64,7 @@ class Session(Ledger):
         expected: what the workspace holds when a replay begins, if that is not `root`.
         inner_marks: the last inner checkpoint of turns that were interrupted.
         root_turn: the last turn whose end was captured.
+        messages: what its model calls were told last.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Session(Ledger):
         self.root_turn = -1
         self.tracker_stale = False
         self.parent: Session | None = None
+        self.messages = Messages(CODECS)
         self._inner = 0
         self._job: Job | None = None
         self._calls: list[CallFact] = []

@@ -306,6 +306,11 @@ class StoreWriter:
 
     # -- losses ----------------------------------------------------------------------------------
 
+    @property
+    def losses(self) -> int:
+        """How often something that was put has been lost: who remembers ids asks for it again."""
+        return self._losses
+
     def _give_up(self, pack: OpenPack, length: int) -> None:
         """Abandon a pack at `length`; what was beyond is forgotten, so that it is stored again."""
         lost = pack.cut(length)
