@@ -134,17 +134,38 @@ def message_text(message: Any, *, full: bool) -> tuple[str, str]:
 
 def chat_message(value: Any) -> Any:
     """The message in a client's chat completion of one choice, whatever its class; else `value`."""
+    inner = _fields(value)
+    choices = inner.get("choices") if isinstance(inner, dict) else None
+    choice = _fields(choices[0]) if isinstance(choices, list) and len(choices) == 1 else None
+    message = _fields(choice.get("message")) if isinstance(choice, dict) else None
+    if not isinstance(message, dict) or "role" not in message:
+        return value
+    return {name: _plain_fields(part) for name, part in message.items()}
+
+
+def _fields(value: Any) -> Any:
+    """The fields of a stored object, by name; any other value as it is."""
     inner = value
     if isinstance(inner, dict) and set(inner) == {MARK}:
         marked = inner[MARK]
         inner = marked[-1] if isinstance(marked, list) and marked else None
     if isinstance(inner, dict) and isinstance(inner.get("fields"), dict):
-        inner = inner["fields"]
-    choices = inner.get("choices") if isinstance(inner, dict) else None
-    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
+        return inner["fields"]
+    return inner
+
+
+def _plain_fields(value: Any, depth: int = 0) -> Any:
+    """`value` with the objects in it as what their fields are."""
+    if depth > _DEPTH_MAX:
         return value
-    message = choices[0].get("message")
-    return message if isinstance(message, dict) and "role" in message else value
+    if isinstance(value, dict) and set(value) == {MARK}:
+        inner = _fields(value)
+        return _plain_fields(inner, depth + 1) if isinstance(inner, dict) else value
+    if isinstance(value, dict):
+        return {name: _plain_fields(part, depth + 1) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_plain_fields(part, depth + 1) for part in value]
+    return value
 
 
 def _is_empty(value: Any) -> bool:

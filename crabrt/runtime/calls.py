@@ -26,13 +26,14 @@ from crabrt.core.verdicts import Prior
 from crabrt.errors import NotDurable, NotResumable
 from crabrt.inspector import CallFact
 from crabrt.runtime import golive
-from crabrt.runtime.codec import NotEncodable
+from crabrt.runtime.exceptions import revive_exception, seal_exception
 from crabrt.runtime.payloads import payload_bytes
 from crabrt.runtime.replay import Advice, Sealed, Species
 from crabrt.runtime.requests import Asked, ask
 from crabrt.runtime.scopes import Frame
 from crabrt.runtime.session import CODECS, Session
 from crabrt.runtime.specs import Spec, Usage
+from crabrt.runtime.standard import NotEncodable
 from crabrt.runtime.waits import Steps
 
 
@@ -80,7 +81,7 @@ class Answer:
         failure = self.sealed.failure
         if failure is not None:
             state = payload_bytes(failure.state, self.session.engine.store)
-            raise CODECS.revive_exception(failure, state, self.known)
+            raise revive_exception(CODECS, failure, state, self.known)
 
     def _decoded(self) -> Any:
         sealed = self.sealed
@@ -144,7 +145,7 @@ class Acting:
         if isinstance(error, asyncio.CancelledError):
             yield from self._seal(encode, None, cancelled=True, streamed=streamed)
         elif isinstance(error, Exception):
-            yield from self._seal(encode, CODECS.seal_exception(error, known), streamed=streamed)
+            yield from self._seal(encode, seal_exception(CODECS, error, known), streamed=streamed)
         else:
             self.abandon()
 
@@ -300,5 +301,5 @@ def _intent(
         with session.lock:
             session.machine.tool_ended()
             if isinstance(error, NotDurable):  # on record as what it is: it is in no doubt
-                session.append(Result(call, 0.0, failure=CODECS.seal_exception(error, {})))
+                session.append(Result(call, 0.0, failure=seal_exception(CODECS, error, {})))
         raise

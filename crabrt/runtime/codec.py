@@ -2,9 +2,9 @@
 
 Encoded values are plain msgpack, so anybody can read a journal. What JSON has no type for is a map
 of one key, ``{"$crab": [tag, value]}``. Built-in tags cover tuples, sets, times, paths and the
-like. A dataclass, msgspec struct, pydantic model or enum is tagged by its name, and comes back only
-if the caller *knows* the class: from a return annotation, ``returns=``, ``raises=``, or
-`Codecs.register`. Nothing is ever imported by a name found in a store.
+like (``standard``). A dataclass, msgspec struct, pydantic model or enum (``structured``) is tagged
+by its name, and comes back only if the caller *knows* the class: from a return annotation,
+``returns=``, ``raises=``, or `Codecs.register`. Nothing is imported by a name found in a store.
 
 Exactness beats convenience: a value that would come back as something else (a subclass of ``dict``,
 say) is refused with `NotEncodable`, which names the place.
@@ -12,21 +12,14 @@ say) is refused with `NotEncodable`, which names the place.
 
 from __future__ import annotations
 
-import builtins
-import dataclasses
-import datetime as dt
-import decimal
-import enum
-import pathlib
-import typing
-import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from crabrt.core.entries import Failure, Payload
-from crabrt.errors import Damaged, InDoubt, NotDurable, ReplayedError, Unprotected
+from crabrt.errors import Damaged
+from crabrt.runtime.standard import STANDARD, Codec, Inexact, NotEncodable
+from crabrt.runtime.structured import parts_of, rebuild, type_tag
 
 MARK = "$crab"
 
@@ -39,45 +32,12 @@ Known = Mapping[str, type]
 """Classes that may come back, by tag."""
 
 
-class NotEncodable(Exception):
-    """A value, or a part of it, that would not come back as it was. Says which part and why."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Codec:
-    """How values of one class are stored: `encode` to something encodable, `decode` back."""
-
-    type: type
-    tag: str
-    encode: Callable[[Any], Any]
-    decode: Callable[[Any], Any]
-
-
-_SIMPLE: tuple[Codec, ...] = (
-    Codec(bytearray, "bytearray", bytes, bytearray),
-    Codec(complex, "complex", lambda v: [v.real, v.imag], lambda v: complex(*v)),
-    Codec(dt.datetime, "datetime", dt.datetime.isoformat, dt.datetime.fromisoformat),
-    Codec(dt.date, "date", dt.date.isoformat, dt.date.fromisoformat),
-    Codec(dt.time, "time", dt.time.isoformat, dt.time.fromisoformat),
-    Codec(
-        dt.timedelta,
-        "timedelta",
-        lambda v: [v.days, v.seconds, v.microseconds],
-        lambda v: dt.timedelta(*v),
-    ),
-    Codec(decimal.Decimal, "decimal", str, decimal.Decimal),
-    Codec(uuid.UUID, "uuid", str, uuid.UUID),
-    Codec(pathlib.PosixPath, "path", str, pathlib.PosixPath),
-    Codec(pathlib.PurePosixPath, "purepath", str, pathlib.PurePosixPath),
-)
-
-
 class Codecs:
     """The registered codecs of a process (one instance serves all its runs)."""
 
     def __init__(self) -> None:
-        self._by_type: dict[type, Codec] = {codec.type: codec for codec in _SIMPLE}
-        self._by_tag: dict[str, Codec] = {codec.tag: codec for codec in _SIMPLE}
+        self._by_type: dict[type, Codec] = {codec.type: codec for codec in STANDARD}
+        self._by_tag: dict[str, Codec] = {codec.tag: codec for codec in STANDARD}
 
     def register(
         self, cls: type, tag: str, encode: Callable[[Any], Any], decode: Callable[[Any], Any]
@@ -98,6 +58,14 @@ class Codecs:
             raise ValueError(f"tag {tag!r} is taken by {held.type.__qualname__}")
         self._by_type[cls] = self._by_tag[tag] = Codec(cls, tag, encode, decode)
 
+    def of(self, cls: type) -> Codec | None:
+        """The codec that values of exactly `cls` have."""
+        return self._by_type.get(cls)
+
+    def tagged(self, tag: str) -> Codec | None:
+        """The codec that is stored as `tag`."""
+        return self._by_tag.get(tag)
+
     def encode(self, value: Any, known: Known = {}) -> bytes:  # noqa: B006  never mutated
         """The bytes of `value`.
 
@@ -109,7 +77,7 @@ class Codecs:
         except NotEncodable:
             raise
         except Exception as error:
-            raise NotEncodable(f"{type(value).__qualname__}: {_described(error)}") from error
+            raise NotEncodable(f"{type(value).__qualname__}: {described(error)}") from error
 
     def encode_readable(self, value: Any) -> bytes:
         """The bytes of `value` for people and digests; what can't be encoded is a note."""
@@ -172,10 +140,14 @@ class Codecs:
     def _plain_object(self, value: Any, known: Known | None, path: str, depth: int) -> Any:
         cls = type(value)
         codec = self._by_type.get(cls)
-        if codec is not None:
-            return {MARK: [codec.tag, self._plain(codec.encode(value), known, path, depth + 1)]}
+        try:
+            if codec is not None:
+                inner = codec.encode(value)
+                return {MARK: [codec.tag, self._plain(inner, known, path, depth + 1)]}
+            parts = parts_of(value, exact=known is not None)
+        except Inexact as problem:
+            raise NotEncodable(f"{path}: {problem}") from problem
         tag = type_tag(cls)
-        parts = _parts(value)
         if parts is None or (known is not None and known.get(tag) is not cls):
             if known is None:
                 if parts is None:
@@ -214,52 +186,7 @@ class Codecs:
                 f"it holds a {tag}, which is not known here: name the class in the return"
                 " annotation, in returns= or raises=, or use crabrt.register_codec"
             )
-        return _rebuild(cls, inner)
-
-    def seal_exception(self, error: BaseException, known: Known) -> Failure:
-        """`error` as the journal keeps it; state that can't be encoded is left out and named."""
-        codec = self._by_type.get(type(error))
-        try:
-            # Of an OSError, `args` does not have the file's name.
-            args = error.__reduce__()[1] if isinstance(error, OSError) else error.args
-            state = {"args": args, "dict": dict(error.__dict__)}
-            inner = codec.encode(error) if codec else state
-            payload = Payload(inline=self.encode(inner, known))
-        except NotEncodable as problem:
-            payload = Payload(missing=str(problem))
-        return Failure(codec.tag if codec else type_tag(type(error)), _described(error), payload)
-
-    def revive_exception(
-        self, failure: Failure, state: bytes | None, known: Known
-    ) -> BaseException:
-        """The exception that `failure` sealed, or `ReplayedError` where its class is not known.
-
-        Args:
-            failure: what the journal holds.
-            state: the encoded state, or None where there is none.
-            known: classes that may come back (``raises=``); built-in exceptions always may.
-        """
-        if state is not None:
-            try:
-                inner = self.decode(state, known)
-                codec = self._by_tag.get(failure.tag)
-                if codec is not None:
-                    return typing.cast("BaseException", codec.decode(inner))
-                cls = known.get(failure.tag) or _OURS.get(failure.tag)
-                if cls is not None and issubclass(cls, BaseException):
-                    revived = cls.__new__(cls, *inner["args"])
-                    if not isinstance(revived, OSError):  # those keep theirs from the start
-                        revived.args = inner["args"]
-                    revived.__dict__.update(inner["dict"])
-                    return revived
-                cls = getattr(builtins, failure.tag, None)
-                if isinstance(cls, type) and issubclass(cls, BaseException):
-                    revived = cls(*inner["args"])  # some keep what they say outside of `args`
-                    revived.__dict__.update(inner["dict"])
-                    return revived
-            except (NotEncodable, TypeError, KeyError, ValueError):
-                return ReplayedError(failure.tag, failure.message)
-        return ReplayedError(failure.tag, failure.message)
+        return rebuild(cls, inner)
 
 
 _BUILTIN: dict[str, Callable[[Any], Any]] = {
@@ -272,89 +199,12 @@ _BUILTIN: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _described(error: BaseException) -> str:
+def described(error: BaseException) -> str:
+    """What `error` says, whatever its class does when asked."""
     try:
         return str(error)
     except Exception:  # noqa: BLE001  its class is the user's
         return f"({type(error).__qualname__}, which cannot say what it is)"
-
-
-def type_tag(cls: type) -> str:
-    """The tag of a class that has no codec of its own: module and name, a label and no more."""
-    return (
-        cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-    )
-
-
-_OURS = {type_tag(cls): cls for cls in (NotDurable, Unprotected, InDoubt)}
-"""Errors of this package that a loop may have met at a call, and meets again on a replay."""
-
-
-def known_classes(hints: Iterable[Any]) -> dict[str, type]:
-    """Every class that annotations (and classes) in `hints` mention, however deep, by tag."""
-    found: dict[str, type] = {}
-    todo = list(hints)
-    while todo:
-        hint = todo.pop()
-        todo.extend(typing.get_args(hint))
-        cls = typing.get_origin(hint) or hint
-        if not isinstance(cls, type) or cls.__module__ == "builtins":
-            continue
-        if type_tag(cls) in found:
-            continue
-        if issubclass(cls, BaseException) or _is_structured(cls):
-            found[type_tag(cls)] = cls
-            todo.extend(_field_hints(cls))
-    return found
-
-
-def _is_structured(cls: type) -> bool:
-    return (
-        dataclasses.is_dataclass(cls)
-        or issubclass(cls, msgspec.Struct | enum.Enum)
-        or hasattr(cls, "model_fields")
-        or (issubclass(cls, tuple) and hasattr(cls, "_fields"))
-    )
-
-
-def _field_hints(cls: type) -> list[Any]:
-    try:
-        return list(typing.get_type_hints(cls).values())
-    except (NameError, TypeError):  # annotations that only a type checker can resolve
-        return []
-
-
-def _parts(value: Any) -> Any:
-    """What an instance of a structured class is made of, or None for any other object."""
-    cls = type(value)
-    if not _is_structured(cls):
-        return None
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, msgspec.Struct):
-        return {name: getattr(value, name) for name in value.__struct_fields__}
-    if isinstance(value, tuple):
-        return list(value)
-    if hasattr(cls, "model_fields"):
-        return value.model_dump(mode="python", round_trip=True)
-    return {
-        f.name: getattr(value, f.name) for f in dataclasses.fields(value) if hasattr(value, f.name)
-    }
-
-
-def _rebuild(cls: Any, inner: Any) -> Any:
-    if issubclass(cls, enum.Enum):
-        return cls(inner)
-    if issubclass(cls, msgspec.Struct):
-        return cls(**inner)
-    if issubclass(cls, tuple):
-        return cls(*inner)
-    if hasattr(cls, "model_fields"):
-        return cls.model_validate(inner)
-    made = cls.__new__(cls)
-    for name, part in inner.items():
-        object.__setattr__(made, name, part)
-    return made
 
 
 def _is_utf8(text: str) -> bool:

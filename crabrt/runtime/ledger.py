@@ -14,11 +14,11 @@ from typing import TypeVar
 from crabrt.core.entries import Body, Noted, Payload
 from crabrt.errors import CrabError
 from crabrt.journal import Journal, Lease
-from crabrt.runtime.codec import NotEncodable
 from crabrt.runtime.engine import Engine
 from crabrt.runtime.losses import Losses
 from crabrt.runtime.payloads import put_payload
 from crabrt.runtime.recovery import GAP, OF_CALLS
+from crabrt.runtime.standard import NotEncodable
 from crabrt.runtime.turns import TurnMachine
 
 T = TypeVar("T")

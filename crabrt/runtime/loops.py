@@ -14,8 +14,8 @@ from crabrt.core.targets import parse_target
 from crabrt.errors import StoreUnavailable
 from crabrt.runtime import registry
 from crabrt.runtime.calls import Acting, Outcome, begin
-from crabrt.runtime.codec import NotEncodable, known_classes
 from crabrt.runtime.entering import Entry, arguments_of, enter, enter_child, look_up, result_of
+from crabrt.runtime.exceptions import seal_exception
 from crabrt.runtime.losses import UnprotectedWarning
 from crabrt.runtime.opening import Setup
 from crabrt.runtime.replay import Species
@@ -24,6 +24,8 @@ from crabrt.runtime.scopes import FRAME, Frame
 from crabrt.runtime.session import CODECS, Session
 from crabrt.runtime.settings import load_config
 from crabrt.runtime.specs import Effects, Spec
+from crabrt.runtime.standard import NotEncodable
+from crabrt.runtime.structured import known_classes
 from crabrt.runtime.waits import Steps
 
 
@@ -122,7 +124,7 @@ class Loop:
     def ended(self, session: Session, value: Any, error: BaseException | None) -> Steps[None]:
         """The loop returned `value` or raised `error`."""
         if error is not None:
-            yield from session.end(None, CODECS.seal_exception(error, self._known))
+            yield from session.end(None, seal_exception(CODECS, error, self._known))
         else:
             yield from session.end(lambda: CODECS.encode(value, self._known), None)
 

@@ -13,6 +13,7 @@ from crabrt.core.targets import parse_target
 from crabrt.errors import NotResumable
 from crabrt.runtime import registry
 from crabrt.runtime.entering import Entry, enter, look_up
+from crabrt.runtime.exceptions import seal_exception
 from crabrt.runtime.loops import give_back
 from crabrt.runtime.opening import Setup, check_name
 from crabrt.runtime.run import Run
@@ -57,7 +58,7 @@ class OpenRun:
         leave(self._token)
         failure: Failure | None = None
         if error is not None:
-            failure = CODECS.seal_exception(error, {})
+            failure = seal_exception(CODECS, error, {})
         yield from self._session.end(None, failure)
 
     def _close(self) -> None:

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 from crabrt.core.entries import Recorded
 from crabrt.runtime import registry
 from crabrt.runtime.calls import Answer
-from crabrt.runtime.codec import known_classes
 from crabrt.runtime.golive import stop_diverged
 from crabrt.runtime.replay import Advice, Species
 from crabrt.runtime.session import CODECS
+from crabrt.runtime.structured import known_classes
 
 T = TypeVar("T")
 

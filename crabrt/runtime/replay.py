@@ -35,9 +35,9 @@ from crabrt.core.entries import (
 from crabrt.core.verdicts import Prior
 from crabrt.errors import InDoubt, NotDurable
 from crabrt.journal import Record
-from crabrt.runtime.codec import type_tag
 from crabrt.runtime.recovery import GAP
 from crabrt.runtime.scopes import UNORDERED
+from crabrt.runtime.structured import type_tag
 
 NEVER_ACTED = type_tag(NotDurable)
 """Failure of an external call that was stopped before it acted."""

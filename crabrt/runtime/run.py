@@ -13,7 +13,6 @@ from crabrt.errors import NotFound, Unprotected, UsageError
 from crabrt.journal import RunIndex, TurnRow
 from crabrt.runtime import registry
 from crabrt.runtime.calls import Acting, Answer, begin
-from crabrt.runtime.codec import known_classes
 from crabrt.runtime.engine import Fate
 from crabrt.runtime.golive import go_live
 from crabrt.runtime.recorded import recorded
@@ -22,6 +21,7 @@ from crabrt.runtime.scopes import FRAME, Frame
 from crabrt.runtime.session import Session
 from crabrt.runtime.specs import Effects, Spec
 from crabrt.runtime.streams import Inside
+from crabrt.runtime.structured import known_classes
 from crabrt.runtime.waits import Steps, Wait, adrive, drive
 from crabrt.workspace import restore
 

@@ -14,7 +14,6 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from crabrt.runtime import registry
 from crabrt.runtime.calls import Acting, Answer, begin
-from crabrt.runtime.codec import known_classes
 from crabrt.runtime.replay import Species
 from crabrt.runtime.requests import Binder
 from crabrt.runtime.scopes import Frame, watch_tasks
@@ -28,6 +27,7 @@ from crabrt.runtime.streams import (
     record,
     replay,
 )
+from crabrt.runtime.structured import known_classes
 from crabrt.runtime.waits import adrive, drive
 
 P = ParamSpec("P")

@@ -61,3 +61,13 @@ def test_tokens_in_what_is_shown_are_redacted_and_the_stored_value_is_not():
     data = msgspec.msgpack.encode({"out": ["key: sk-abcdefghijklmnop1234"]})
     assert values.decode_to_show(data) == {"out": ["key: [redacted]"]}
     assert values.decode(data) == {"out": ["key: sk-abcdefghijklmnop1234"]}
+
+
+def test_a_completion_of_nested_objects_reads_as_its_message():
+    def held(name, /, **fields):
+        return {"$crab": [name, {"fields": fields, "set": [], "extra": None, "private": None}]}
+
+    call = held("Call", id="1", function=held("Function", name="sh", arguments="{}"))
+    message = held("Message", role="assistant", content="so", tool_calls=[call])
+    reply = stored(held("Completion", choices=[held("Choice", message=message)]))
+    assert values.message_text(reply, full=False) == ("assistant", "so\n-> sh({})")

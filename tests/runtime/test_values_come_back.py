@@ -8,7 +8,9 @@ import datetime as dt
 import decimal
 import enum
 import pathlib
+import pickle
 import uuid
+import zoneinfo
 from typing import NamedTuple
 
 import msgspec
@@ -18,7 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crabrt.errors import Damaged, ReplayedError
-from crabrt.runtime.codec import Codecs, NotEncodable, known_classes
+from crabrt.runtime.codec import Codecs
+from crabrt.runtime.exceptions import revive_exception, seal_exception
+from crabrt.runtime.standard import NotEncodable
+from crabrt.runtime.structured import known_classes
 
 
 class Colour(enum.Enum):
@@ -50,6 +55,37 @@ class Packed(msgspec.Struct):
 class Model(pydantic.BaseModel):
     name: str
     parts: list[int]
+
+
+class Base(pydantic.BaseModel):
+    a: int
+
+
+class Sub(Base):
+    b: float = 2.0
+
+
+class Holder(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+    one: Base
+    rest: dict[str, Base] = {}
+    _seen: int = pydantic.PrivateAttr(default=0)
+
+
+class Hashed(pydantic.BaseModel):
+    """Validated twice, it is another value."""
+
+    word: str
+
+    @pydantic.field_validator("word")
+    @classmethod
+    def hashed(cls, word: str) -> str:
+        return f"#{word}"
+
+
+@dataclasses.dataclass
+class Listed(list):
+    name: str
 
 
 plain = st.recursive(
@@ -109,12 +145,93 @@ def test_malformed_bytes_raise_typed_errors_only(data: bytes) -> None:
         uuid.UUID(int=7),
         pathlib.Path("/a/b"),
         dt.timedelta(days=1, microseconds=3),
+        Hashed(word="x"),
+        dt.timezone(dt.timedelta(hours=1), "CET"),
+        uuid.UUID(int=7, is_safe=uuid.SafeUUID.safe),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_structured_values_come_back_when_their_class_is_known(value: object) -> None:
     codecs, known = Codecs(), known_classes([list[type(value)]])
     assert equal(codecs.decode(codecs.encode([value], known), known), [value])
+
+
+BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        dt.datetime(2026, 10, 25, 2, 30, fold=1),  # noqa: DTZ001  a time on a wall clock
+        dt.datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=BERLIN),
+        dt.datetime(2026, 7, 1, 12, tzinfo=BERLIN),
+        dt.datetime(2026, 7, 1, 12, tzinfo=dt.timezone(dt.timedelta(hours=1), "CET")),
+        dt.datetime(2026, 7, 1, 12, tzinfo=dt.timezone(dt.timedelta(hours=1))),
+        dt.datetime(2026, 7, 1, 12, 0, 0, 7, tzinfo=dt.UTC),
+        dt.time(2, 30, fold=1),
+        dt.time(2, 30, tzinfo=BERLIN),
+    ],
+    ids=str,
+)
+def test_moments_keep_their_zone_and_their_fold(moment: dt.datetime | dt.time) -> None:
+    codecs = Codecs()
+    back = codecs.decode(codecs.encode(moment))
+    assert (back.replace(tzinfo=None), back.fold) == (moment.replace(tzinfo=None), moment.fold)
+    assert type(back.tzinfo) is type(moment.tzinfo)
+    assert pickle.dumps(back.tzinfo) == pickle.dumps(moment.tzinfo)
+
+
+def test_a_zone_of_a_class_of_ones_own_is_refused() -> None:
+    class Mine(dt.tzinfo):
+        pass
+
+    with pytest.raises(NotEncodable, match="Mine"):
+        Codecs().encode({"at": dt.datetime(2026, 1, 1, tzinfo=Mine())})
+
+
+def test_a_zone_that_is_not_in_the_database_is_refused() -> None:
+    with pytest.raises(NotEncodable, match=r"value\['at'\].*the time zone"):
+        Codecs().encode({"at": dt.datetime(2026, 1, 1, tzinfo=zoneinfo.ZoneInfo.no_cache("UTC"))})
+
+
+def test_moments_of_journals_from_before_zones_were_kept_come_back() -> None:
+    old = msgspec.msgpack.encode({"$crab": ["datetime", "2026-01-02T00:00:00+02:00"]})
+    when = dt.datetime(2026, 1, 2, tzinfo=dt.timezone(dt.timedelta(hours=2)))
+    assert Codecs().decode(old) == when
+
+
+def test_a_model_in_the_place_of_its_base_comes_back_whole_or_is_refused() -> None:
+    codecs, value = Codecs(), Holder(one=Sub(a=1, b=3.0), rest={"x": Sub(a=2)}, more=[1])
+    value._seen = 5
+    known = known_classes([Holder, Sub])
+    back = codecs.decode(codecs.encode(value, known), known)
+    assert (back, type(back.one), back.one.b, back._seen) == (value, Sub, 3.0, 5)
+    assert back.more == [1]
+    assert back.rest["x"].model_fields_set == {"a"}
+    with pytest.raises(NotEncodable, match=r"\['one'\] is a Sub"):
+        codecs.encode(value, known_classes([Holder]))
+
+
+def test_a_field_that_was_assigned_past_its_type_is_kept_as_it_is() -> None:
+    codecs, value, known = Codecs(), Sub(a=1), known_classes([Sub])
+    value.b = 7
+    assert type(codecs.decode(codecs.encode(value, known), known).b) is int
+
+
+def test_models_of_journals_from_before_their_state_was_kept_come_back() -> None:
+    tag = next(iter(known_classes([Model])))
+    old = msgspec.msgpack.encode({"$crab": [tag, {"name": "n", "parts": [1, 2]}]})
+    assert Codecs().decode(old, known_classes([Model])) == Model(name="n", parts=[1, 2])
+
+
+def test_state_beside_the_declared_parts_is_refused() -> None:
+    codecs, known = Codecs(), known_classes([Outer, Listed])
+    outer = Outer([])
+    outer.beside = 1
+    with pytest.raises(NotEncodable, match="'beside', which is none of its fields"):
+        codecs.encode(outer, known)
+    with pytest.raises(NotEncodable, match="more than its fields"):
+        codecs.encode(Listed("x"), known)
 
 
 def test_a_class_that_is_not_known_is_refused_with_its_place() -> None:
@@ -168,24 +285,24 @@ class Refused(Exception):
 
 def test_a_known_exception_comes_back_as_itself_with_its_state() -> None:
     codecs, known = Codecs(), known_classes([Refused])
-    failure = codecs.seal_exception(Refused(7, reason="no"), known)
-    revived = codecs.revive_exception(failure, failure.state.inline, known)
+    failure = seal_exception(codecs, Refused(7, reason="no"), known)
+    revived = revive_exception(codecs, failure, failure.state.inline, known)
     assert type(revived) is Refused
     assert (revived.code, revived.reason, str(revived)) == (7, "no", "7: no")
 
 
 def test_a_builtin_exception_comes_back_as_itself() -> None:
     codecs = Codecs()
-    failure = codecs.seal_exception(FileNotFoundError(2, "gone", "/x"), {})
-    revived = codecs.revive_exception(failure, failure.state.inline, {})
+    failure = seal_exception(codecs, FileNotFoundError(2, "gone", "/x"), {})
+    revived = revive_exception(codecs, failure, failure.state.inline, {})
     assert type(revived) is FileNotFoundError
     assert revived.args == (2, "gone")
 
 
 def test_an_unknown_exception_comes_back_as_a_replayed_error() -> None:
     codecs = Codecs()
-    failure = codecs.seal_exception(Refused(7, reason="no"), {})
-    revived = codecs.revive_exception(failure, failure.state.inline, {})
+    failure = seal_exception(codecs, Refused(7, reason="no"), {})
+    revived = revive_exception(codecs, failure, failure.state.inline, {})
     assert isinstance(revived, ReplayedError)
     assert revived.tag.endswith("Refused")
     assert str(revived) == "7: no"
