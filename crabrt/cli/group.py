@@ -21,6 +21,7 @@ class VerbRow:
 
 
 _LOOK, _BACK, _KEEP, _MACHINE = "Look", "Go back, go on", "Keep and drop", "This machine"
+_TRACE = "Traces"
 
 VERBS: dict[str, VerbRow] = {
     "status": VerbRow(_LOOK, "status", "Is this workspace protected now, and what of it is not?"),
@@ -39,6 +40,9 @@ VERBS: dict[str, VerbRow] = {
     "prune": VerbRow(_KEEP, "prune", "Thin old turns by a retention policy."),
     "gc": VerbRow(_KEEP, "gc", "Reclaim what nothing refers to."),
     "du": VerbRow(_KEEP, "du", "Where the bytes are."),
+    "export": VerbRow(_TRACE, "export", "A run as a trace file."),
+    "replay": VerbRow(_TRACE, "replay", "Run a trace again, its tools really at work."),
+    "import": VerbRow(_TRACE, "import_session", "Another agent's session as a trace file."),
     "check": VerbRow(_MACHINE, "check", "Verify the store and every journal."),
     "repair": VerbRow(_MACHINE, "repair", "Rebuild what is derived, cut what is torn."),
     "doctor": VerbRow(_MACHINE, "doctor", "What this machine can and cannot protect."),
@@ -80,7 +84,7 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table, by section, without importing any verb."""
         del ctx
-        for section in (_LOOK, _BACK, _KEEP, _MACHINE):
+        for section in (_LOOK, _BACK, _KEEP, _TRACE, _MACHINE):
             with formatter.section(section):
                 formatter.write_dl(
                     [(name, row.summary) for name, row in VERBS.items() if row.section == section]

@@ -1,0 +1,177 @@
+"""Sessions of other agents as traces, so that people can replay their own history.
+
+One module a format, each tolerant of fields it does not know and strict about those that a replay
+rests on. What a format does not tell (waits, exit codes) stays unknown; nothing is made up. Keys
+and tokens are replaced, as in an export.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from crabrt.errors import NotFound, UsageError
+from crabrt.traces import values
+from crabrt.traces.errors import DamagedTrace, NotATrace
+from crabrt.traces.importing import claude_code, mini_swe_agent, swe_agent
+from crabrt.traces.importing.fields import Malformed
+from crabrt.traces.schema import SCHEMA, ModelCall, ToolCall, Trace, Turn
+
+FILE_MAX_BYTES = 1 << 30
+_TEXT_CHARS = 4_000
+_ARGUMENT_CHARS = 200_000
+
+FORMATS: Mapping[str, Callable[[Any, str], Trace]] = {
+    "swe-agent": swe_agent.to_trace,
+    "mini-swe-agent": mini_swe_agent.to_trace,
+    "claude-code": claude_code.to_trace,
+}
+"""The formats by name: each makes a trace of a decoded file (of JSONL: of its numbered lines)."""
+
+
+def import_file(path: Path, format_name: str | None = None) -> Trace:
+    """The session in a file.
+
+    Args:
+        path: a ``.traj`` of SWE-agent, a trajectory of mini-swe-agent, or a session of Claude Code.
+        format_name: one of `FORMATS`; None: it is recognized.
+
+    Raises:
+        NotFound: there is no such file.
+        UsageError: it cannot be read, or is too big.
+        NotATrace: it is none of these.
+        DamagedTrace: it is one, but cut off or malformed; the error says where.
+    """
+    data = _read(path)
+    document, numbered = _decode(path, data)
+    found = format_name or _recognize(document, numbered)
+    if found is None:
+        raise NotATrace(
+            "this is no session of an agent that is known here",
+            where=str(path),
+            hint=f"one of {', '.join(FORMATS)}; say which with --format if you know",
+        )
+    content = numbered if found == "claude-code" else document
+    if content is None:
+        raise NotATrace(f"not a file of {found}", where=str(path))
+    try:
+        trace = FORMATS[found](content, path.stem)
+    except Malformed as error:
+        raise DamagedTrace(
+            f"not as {found} writes it: {error}",
+            where=f"{path}, {error.where}",
+            hint="copy it again; if it is whole, its format is newer than this crabrt",
+        ) from error
+    if not trace.turns:
+        raise NotATrace("the session holds no reply of a model", where=str(path))
+    return msgspec.structs.replace(trace, turns=tuple(_clean(turn) for turn in trace.turns))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > FILE_MAX_BYTES:
+            raise UsageError("it is over 1 GiB, no session of an agent", where=str(path))
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise NotFound("there is no such file", where=str(path)) from error
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def _decode(path: Path, data: bytes) -> tuple[Any, list[tuple[int, Any]] | None]:
+    """The file as one JSON document, or as numbered lines of JSON; None for what it is not.
+
+    Raises:
+        NotATrace: it is neither.
+        DamagedTrace: lines were JSON up to one that is not, or one document is cut off.
+    """
+    document, why = _json(data)
+    if document is not None and not isinstance(document, dict):
+        raise NotATrace("the file is JSON, but no object", where=str(path))
+    if isinstance(document, dict) and b"\n" not in data.strip():
+        return document, [(1, document)]
+    if document is not None:
+        return document, None
+    numbered: list[tuple[int, Any]] = []
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        value, problem = _json(line)
+        if isinstance(value, dict):
+            numbered.append((number, value))
+        elif numbered:
+            raise DamagedTrace(
+                f"this line is no JSON object: {problem}",
+                where=f"{path}, line {number}",
+                hint="copy it again; a session that is still being written ends in half a line",
+            )
+        elif data.lstrip()[:1] == b"{":
+            raise DamagedTrace(
+                f"the document is cut off or malformed: {why}",
+                where=str(path),
+                hint="copy it again",
+            )
+        else:
+            raise NotATrace(f"neither JSON nor lines of it: {problem}", where=str(path))
+    if not numbered:
+        raise NotATrace("the file is empty", where=str(path))
+    return None, numbered
+
+
+def _json(data: bytes) -> tuple[Any, str]:
+    # The standard decoder: agents write NaN, and lone surrogates as escapes.
+    try:
+        return json.loads(data), ""
+    except (ValueError, RecursionError) as error:
+        return None, str(error)
+
+
+def _recognize(document: Any, numbered: list[tuple[int, Any]] | None) -> str | None:
+    if isinstance(document, dict):
+        if document.get("schema") == SCHEMA:
+            raise NotATrace("it is a trace already", hint="run it again with `crab replay`")
+        if mini_swe_agent.recognizes(document):
+            return "mini-swe-agent"
+        if swe_agent.recognizes(document):
+            return "swe-agent"
+    lines = [value for _, value in numbered or ()]
+    if lines and lines[0].get("schema") == SCHEMA:
+        raise NotATrace("it is a trace already", hint="run it again with `crab replay`")
+    return "claude-code" if claude_code.recognizes(lines) else None
+
+
+def _clean(turn: Turn) -> Turn:
+    return msgspec.structs.replace(
+        turn,
+        models=tuple(_clean_model(model) for model in turn.models),
+        tools=tuple(_clean_tool(tool) for tool in turn.tools),
+    )
+
+
+def _clean_model(model: ModelCall) -> ModelCall:
+    request = model.request
+    if request is not None:
+        new = tuple(msgspec.structs.replace(said, text=_short(said.text)) for said in request.new)
+        request = msgspec.structs.replace(request, new=new)
+    return msgspec.structs.replace(model, reply=_short(model.reply), request=request)
+
+
+def _clean_tool(tool: ToolCall) -> ToolCall:
+    plain = values.jsonable(tool.arguments)
+    clean = values.without_tokens(plain)
+    arguments = values.map_text(clean, lambda text: values.cut_text(text, _ARGUMENT_CHARS))
+    return msgspec.structs.replace(
+        tool,
+        arguments=arguments,
+        result=_short(tool.result),
+        cut=values.is_cut(arguments),
+        redacted=clean != plain,
+    )
+
+
+def _short(value: Any) -> Any:
+    return values.cut(values.without_tokens(values.jsonable(value)), _TEXT_CHARS)
