@@ -14,7 +14,8 @@ from pathlib import Path
 
 from crabrt.core.ids import ObjectId
 from crabrt.errors import NotFound, UsageError
-from crabrt.journal import RunIndex
+from crabrt.journal import RunIndex, RunRow
+from crabrt.journal.views import FORKED
 from crabrt.operations import naming
 from crabrt.operations.effects import OutsideEffect, effects_since
 from crabrt.operations.targets import State
@@ -127,7 +128,14 @@ def undo_restore(
     """
     with _Quiet(index, workspace, f"undo-{os.getpid()}", "undo the restore of"):
         finished = None if dry_run else recover(workspace, writer, progress=progress)
-        report = undo(workspace, writer, force=force, dry_run=dry_run, progress=progress)
+        report = undo(
+            workspace,
+            writer,
+            base=last_known(index, workspace),
+            force=force,
+            dry_run=dry_run,
+            progress=progress,
+        )
     return Restored(report, finished, (), workspace.path)
 
 
@@ -149,14 +157,25 @@ def last_known(index: RunIndex, workspace: Workspace) -> ObjectId | None:
         DamagedJournal, StoreUnavailable: the log of restores cannot be read.
     """
     newest: tuple[int, ObjectId] | None = None
-    for run in index.runs():
+    for run in runs_here(index, workspace):
         view = run.view
-        if run.workspace_id == workspace.id and view.root is not None:
+        if view.root is not None:
             newest = max(newest or (0, view.root), (view.root_ns, view.root))
     ended = RestoreLog(workspace.state_dir).last_end_root()
     if ended is not None and (newest is None or ended[1] >= newest[0]):
         return ended[0]
     return None if newest is None else newest[1]
+
+
+def runs_here(index: RunIndex, workspace: Workspace) -> list[RunRow]:
+    """The runs whose states were in `workspace`.
+
+    Not among them: a fork of a run in the same directory that nobody has taken up yet. Its state is
+    a past one of its parent's, and younger than everything the parent did since.
+    """
+    here = [run for run in index.runs() if run.workspace_id == workspace.id]
+    ids = {run.run for run in here}
+    return [run for run in here if run.view.status != FORKED or run.parent not in ids]
 
 
 def scoped_paths(

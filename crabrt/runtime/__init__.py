@@ -14,11 +14,13 @@ May import: everything below; not ``cli``, ``bench``, ``testing``.
 """
 
 from crabrt.runtime.agents import agent, resume
-from crabrt.runtime.losses import UnprotectedWarning
+from crabrt.runtime.block import Call
+from crabrt.runtime.losses import RestoreWarning, UnprotectedWarning
+from crabrt.runtime.nullrun import NullRun
 from crabrt.runtime.opened import open_run
 from crabrt.runtime.outcomes import NOT_DONE, UNKNOWN, Done, Skipped
 from crabrt.runtime.recorded import now, random, recorded, uuid4
-from crabrt.runtime.run import Call, NullRun, Run, current_run
+from crabrt.runtime.run import Run, current_run
 from crabrt.runtime.session import register_codec
 from crabrt.runtime.specs import Usage
 from crabrt.runtime.wrapping import model, tool
@@ -29,6 +31,7 @@ __all__ = [
     "Call",
     "Done",
     "NullRun",
+    "RestoreWarning",
     "Run",
     "Skipped",
     "UnprotectedWarning",

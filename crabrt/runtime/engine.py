@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from crabrt.core.config import Config
 from crabrt.store import Store, StoreWriter
-from crabrt.workspace import Claim, Tracker, Workspace
+from crabrt.workspace import Claim, RestoreReport, Tracker, Workspace
 
 T = TypeVar("T")
 
@@ -86,6 +86,7 @@ class Engine:
         store, writer: where content goes.
         workspace, tracker: what is watched, and what is known of it.
         config: how the family is set up.
+        recovered: what came of a killed restore that was finished before this run; None: no such.
         closed: set when its last run is over.
     """
 
@@ -95,6 +96,7 @@ class Engine:
         self.workspace = workspace
         self.writer: StoreWriter = store.writer()
         self.tracker = self._new_tracker()
+        self.recovered: RestoreReport | None = None
         self._claim = claim
         self._pid = os.getpid()
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="crabrt-engine")

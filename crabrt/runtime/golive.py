@@ -7,12 +7,14 @@ readable diff, or becomes a branch.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NoReturn
 
 from crabrt.core.entries import CallId, Noted
 from crabrt.errors import Diverged
 from crabrt.runtime.branching import branch
 from crabrt.runtime.payloads import payload_bytes, read_messages
+from crabrt.runtime.putback import tell_restored
 from crabrt.runtime.replay import Sealed
 from crabrt.runtime.requests import Asked, difference
 from crabrt.runtime.session import Session
@@ -37,6 +39,10 @@ def go_live(session: Session) -> Steps[None]:
         yield Wait(future)
     report = future.result()
     if report is not None and report.changes:
+        # All of it is the loop's own work: none of it is a conflict with somebody else.
+        alone = dataclasses.replace(report, conflicts=())
+        turn = session.machine.turn
+        tell_restored(session, alone, turn, doing="the end of the replay", theirs=None)
         session.append(
             Noted(
                 "loop-wrote",

@@ -50,8 +50,8 @@ class Ledger:
         """Nothing is recorded any more: the run is over, or this is a forked child."""
         return self.ended or self.lease.inert
 
-    def append(self, body: Body) -> bool:
-        """Journal `body` under the open turn; content it names is handed to the system first.
+    def append(self, body: Body, *, turn: int | None = None) -> bool:
+        """Journal `body` under the open turn, or `turn`; what it names goes to the system first.
 
         A run whose journal cannot be written goes on unprotected (or raises, if strict). Once it
         can be written again, a note says that entries are missing: a resume must not take what
@@ -64,7 +64,7 @@ class Ledger:
             try:
                 self.engine.writer.flush()
                 self.settle_gap()
-                self.journal.append(body, turn=self.machine.turn)
+                self.journal.append(body, turn=self.machine.turn if turn is None else turn)
             except (CrabError, OSError) as error:
                 if isinstance(body, OF_CALLS):
                     self._gap = self._gap or f"a {body.kind} of turn {self.machine.turn}: {error}"

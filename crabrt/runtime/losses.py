@@ -1,4 +1,4 @@
-"""Protection that was lost: remembered where it happens, told to the loop on its own thread."""
+"""What a loop has to be told: remembered where it happens, told on the loop's own thread."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ class UnprotectedWarning(UserWarning):
     """A run lost protection and goes on. Given once for each run."""
 
 
+class RestoreWarning(UserWarning):
+    """A run put files back, and that touched somebody else: see the run's notes."""
+
+
 class Losses:
-    """What a run lost so far, and whether its loop has been told.
+    """What a run lost so far, what else is to be said, and whether its loop has been told.
 
     Args:
         strict: telling raises instead of warning.
@@ -22,6 +26,11 @@ class Losses:
         self._strict = strict
         self._untold: str | None = None
         self._warned = False
+        self._mentions: list[str] = []
+
+    def mention(self, what: str) -> None:
+        """Something to warn of that is no loss. From any thread."""
+        self._mentions.append(what)
 
     def add(self, what: str) -> None:
         """Something was lost; the first of several is the one that is told. From any thread."""
@@ -33,6 +42,9 @@ class Losses:
         Raises:
             Unprotected: the run is strict.
         """
+        while self._mentions:
+            text = f"crabrt: run {run}: {self._mentions.pop(0)}"
+            warnings.warn(text, RestoreWarning, stacklevel=3)
         lost, self._untold = self._untold, None
         if lost is None:
             return

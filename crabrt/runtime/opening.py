@@ -16,6 +16,7 @@ from crabrt.journal import Journal, Lease, run_dir
 from crabrt.runtime import registry, upkeep
 from crabrt.runtime.engine import Engine
 from crabrt.runtime.payloads import put_payload
+from crabrt.runtime.putback import tell_recovered
 from crabrt.runtime.session import Session
 from crabrt.store import Store
 from crabrt.workspace import Workspace, recover
@@ -85,7 +86,7 @@ def open_engine(setup: Setup, family: str) -> Engine:
         store.close()
         raise
     try:
-        recover(workspace, engine.writer)
+        engine.recovered = recover(workspace, engine.writer)
     except BaseException:
         engine.close()
         raise
@@ -107,6 +108,7 @@ def start(setup: Setup) -> Session:
         raise
     try:
         engine.submit(lambda: engine.tracker.load(engine.store))
+        tell_recovered(session)
         session.checkpoint(0, 0)
         upkeep.begin(engine)
     except BaseException:

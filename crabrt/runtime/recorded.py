@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import random as _random
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from crabrt.core.entries import Recorded
@@ -13,6 +13,7 @@ from crabrt.runtime import registry
 from crabrt.runtime.calls import Answer
 from crabrt.runtime.golive import stop_diverged
 from crabrt.runtime.replay import Advice, Species
+from crabrt.runtime.scopes import Frame
 from crabrt.runtime.session import CODECS
 from crabrt.runtime.structured import known_classes
 
@@ -37,25 +38,52 @@ def recorded(function: Callable[[], T], *, name: str | None = None, returns: Any
     frame = registry.current_frame()
     if frame is None:
         return function()
-    session, known = frame.session, known_classes([returns])
     called = name or str(getattr(function, "__name__", "recorded"))
-    scope = frame.scope.here()
-    call = scope.identify(called, b"")
-    if session.replay is not None:
+    return Kept(frame, called, known_classes([returns])).give(function)
+
+
+class Kept:
+    """One value of a run that the journal keeps: looked up when it is made, or given and sealed.
+
+    Raises:
+        Diverged: a resumed loop was recorded to make another call here.
+    """
+
+    def __init__(self, frame: Frame, name: str, known: Mapping[str, type] | None = None) -> None:
+        self._session = session = frame.session
+        self._known = known or {}
+        self._call = frame.scope.here().identify(name, b"")
+        self._answer: Answer | None = None
+        if session.replay is None:
+            return
         with session.lock:
-            step = session.replay.take(call, Species.VALUE, b"")
+            step = session.replay.take(self._call, Species.VALUE, b"")
             if step.advice is Advice.ANSWER and step.sealed is not None:
                 session.follow(step.sealed.turn)
+                self._answer = Answer(session, step.sealed, self._known)
         if step.advice is Advice.DIVERGED and step.sealed is not None:
-            stop_diverged(session, call, step.sealed)
-        if step.advice is Advice.ANSWER and step.sealed is not None:
-            answer: T = Answer(session, step.sealed, known).value()
+            stop_diverged(session, self._call, step.sealed)
+
+    def give(self, function: Callable[[], T]) -> T:
+        """The recorded value, or what `function` gives."""
+        if self._answer is not None:
+            answer: T = self._answer.value()
             return answer
-    value = function()
-    with session.recording():
-        payload = session.value(lambda: CODECS.encode(value, known))
-        session.append(Recorded(call, payload))
-    return value
+        return self._sealed(function())
+
+    async def agive(self, function: Callable[[], Awaitable[T]]) -> T:
+        """The recorded value, or what `function` gives when it is awaited."""
+        if self._answer is not None:
+            answer: T = self._answer.value()
+            return answer
+        return self._sealed(await function())
+
+    def _sealed(self, value: T) -> T:
+        session = self._session
+        with session.recording():
+            payload = session.value(lambda: CODECS.encode(value, self._known))
+            session.append(Recorded(self._call, payload))
+        return value
 
 
 def now(tz: dt.tzinfo | None = None) -> dt.datetime:

@@ -19,15 +19,17 @@ from crabrt.core.ids import ObjectId, RunId
 from crabrt.core.verdicts import Protection
 from crabrt.errors import CrabError, NotResumable, Unprotected
 from crabrt.journal import Journal, Lease, RunIndex, RunRow, lease_holder, read_journal, run_dir
+from crabrt.operations.restoring import last_known, runs_here
 from crabrt.runtime import checkpoints, registry, upkeep
 from crabrt.runtime.engine import Fate, Job
 from crabrt.runtime.opening import Setup, command_line, open_engine
 from crabrt.runtime.orphans import stop_orphans
+from crabrt.runtime.putback import tell_recovered, tell_restored
 from crabrt.runtime.recovery import State, Stop, find_stop
 from crabrt.runtime.replay import Replay, Sealed
 from crabrt.runtime.session import Session
 from crabrt.store import Store
-from crabrt.workspace import RestoreLog, Workspace, restore
+from crabrt.workspace import RestoreLog, RestoreReport, Workspace, restore
 
 
 def attach(setup: Setup, run_id: RunId, family: str) -> Session:
@@ -54,6 +56,7 @@ def attach(setup: Setup, run_id: RunId, family: str) -> Session:
         session = Session(run_id, setup.name, family, engine, journal=journal, lease=lease)
         _take_up(session, directory)
         undo.pop_all()
+    tell_recovered(session)
     for orphan in orphans:
         session.append(Noted("orphan", f"stopped {orphan.pid}: {orphan.command}"))
     registry.add(session)
@@ -97,24 +100,34 @@ def _take_up(session: Session, directory: Path) -> None:
         session.root_turn = state.turn if state.inner == 0 else state.turn - 1
     if disk_is_the_state(stop, engine.workspace, engine.config.home):
         state = _checkpoint_here(session, stop) or state
-        mode = "in-place"
-    else:
-        if state is None:
-            raise NotResumable(
-                "it was stopped before its first checkpoint was durable", where=session.id,
-                hint="start it again",
-            )  # fmt: skip
-        deepest = _deepest_root(engine.store, engine.config.home, stop) or state.root
-        base = _last_known(engine.workspace, engine.config.home) or deepest
-        engine.submit(
-            lambda: restore(
-                engine.workspace, engine.writer, deepest, base=base, force=True,
-                label=f"resume {session.id}", tracker=engine.tracker,
-            )
-        ).result()  # fmt: skip
-        session.expected = deepest
-        mode = "restored"
-    _set_state(session, directory, stop, state, mode)
+        _set_state(session, directory, stop, state, "in-place")
+        return
+    if state is None:
+        raise NotResumable(
+            "it was stopped before its first checkpoint was durable", where=session.id,
+            hint="start it again",
+        )  # fmt: skip
+    report = _put_back(session, stop, state)
+    _set_state(session, directory, stop, state, "restored")
+    # What tools of this run did behind C cannot be told from what somebody did since.
+    own = stop.open_tools or stop.gap is not None or stop.last_tool_seq > state.position
+    theirs = None if own else "changed by somebody else, overwritten"
+    tell_restored(session, report, state.turn, doing="the resume", theirs=theirs)
+
+
+def _put_back(session: Session, stop: Stop, state: State) -> RestoreReport:
+    """Restore C, or the deeper state of the child run that the run was in."""
+    engine = session.engine
+    deepest = _deepest_root(engine.store, engine.config.home, stop) or state.root
+    base = _last_known(engine.workspace, engine.config.home) or deepest
+    report = engine.submit(
+        lambda: restore(
+            engine.workspace, engine.writer, deepest, base=base, force=True,
+            label=f"resume {session.id}", tracker=engine.tracker,
+        )
+    ).result()  # fmt: skip
+    session.expected = deepest
+    return report
 
 
 def _set_state(
@@ -261,22 +274,16 @@ def _deepest_root(store: Store, home: Path, stop: Stop) -> ObjectId | None:
 
 def _last_known(workspace: Workspace, home: Path) -> ObjectId | None:
     """The state that the owner of the workspace last knew: a checkpoint or the end of a restore."""
-    restored = RestoreLog(workspace.state_dir).last_end_root()
-    newest = _newest_run(home, workspace)
-    if restored is not None and (newest is None or restored[1] > newest.view.root_ns):
-        return restored[0]
-    return newest.view.root if newest is not None else None
+    with RunIndex.open(home) as index:
+        index.refresh()
+        return last_known(index, workspace)
 
 
 def _newest_run(home: Path, workspace: Workspace) -> RunRow | None:
     """The run whose checkpoint of this workspace is the newest."""
     with RunIndex.open(home) as index:
         index.refresh()
-        rows = [
-            row
-            for row in index.runs()
-            if row.view.workspace_id == workspace.id and row.view.root is not None
-        ]
+        rows = [row for row in runs_here(index, workspace) if row.view.root is not None]
     return max(rows, key=lambda row: row.view.root_ns, default=None)
 
 

@@ -70,6 +70,7 @@ def undo(
     workspace: Workspace,
     writer: ObjectWriter,
     *,
+    base: ObjectId | None = None,
     force: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -78,7 +79,18 @@ def undo(
 ) -> RestoreReport:
     """Take the last restore back, within its paths. Is a restore itself: undoing it is a redo.
 
-    What changed since that restore is somebody's work, and refused unless `force`.
+    What changed since `base` is somebody else's work, and refused unless `force`.
+
+    Args:
+        workspace: what to restore.
+        writer: has the states, and takes the checkpoint of what is there.
+        base: the state its owner last knew (a run may have gone on from what was restored); None:
+            the state that the restore left.
+        force: overwrite what somebody else changed.
+        dry_run: touch nothing, log nothing.
+        progress: called with steps done and steps in all.
+        tracker: of this workspace, if there is a live one.
+        max_age_days: older restores are not taken back.
 
     Raises:
         NotFound: no restore is young enough to be undone.
@@ -99,7 +111,7 @@ def undo(
         begun, ended = point
         return session.restore(
             begun.before,
-            ended.root,
+            base or ended.root,
             Scope(begun.paths),
             force=force,
             dry_run=dry_run,
