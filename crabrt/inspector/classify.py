@@ -68,25 +68,39 @@ def classify(calls: Sequence[CallFact], seen: Observation) -> Verdict:
 
 
 def describe(changes: Iterable[Change]) -> str:
-    """One line on what changed: ``src/a.py content, build/ 14 new``."""
-    groups: dict[str, list[Change]] = {}
+    """One line on what changed: ``src/a.py content, build/ 14 new, 2 directories new``.
+
+    As in the verdict's counts, directories are not among the files: they are told apart.
+    """
+    files: dict[str, list[Change]] = {}
+    directories: dict[str, list[Change]] = {}
     for change in changes:
+        groups = directories if _is_directory(change) else files
         groups.setdefault(_word(change), []).append(change)
-    if set(groups) == {"times"}:
-        return f"times only, {len(groups['times'])} {_plural('file', len(groups['times']))}"
-    parts: list[str] = []
-    for word, members in groups.items():
-        if len(members) <= _NAMED:
-            parts += [f"{_show(change.path)} {word}" for change in members]
-            continue
-        tops = Counter(change.path.partition(b"/")[0] for change in members)
-        for top, count in tops.most_common(_NAMED):
-            inside = any(change.path.startswith(top + b"/") for change in members)
-            parts.append(f"{_show(top)}{'/' if inside else ''} {count} {word}")
-        if len(tops) > _NAMED:
-            rest = sum(count for _, count in tops.most_common()[_NAMED:])
-            parts.append(f"{rest} more {word}")
+    if set(files) == {"times"} and not directories:
+        return f"times only, {len(files['times'])} {_plural('file', len(files['times']))}"
+    parts = [part for word, members in files.items() for part in _files(word, members)]
+    for word, members in directories.items():
+        if not files and len(members) <= _NAMED:
+            parts += [f"{_show(change.path)}/ {word}" for change in members]
+        else:
+            noun = "directory" if len(members) == 1 else "directories"
+            parts.append(f"{len(members)} {noun} {word}")
     return ", ".join(parts)
+
+
+def _files(word: str, members: list[Change]) -> list[str]:
+    if len(members) <= _NAMED:
+        return [f"{_show(change.path)} {word}" for change in members]
+    parts = []
+    tops = Counter(change.path.partition(b"/")[0] for change in members)
+    for top, count in tops.most_common(_NAMED):
+        inside = any(change.path.startswith(top + b"/") for change in members)
+        parts.append(f"{_show(top)}{'/' if inside else ''} {count} {word}")
+    if len(tops) > _NAMED:
+        rest = sum(count for _, count in tops.most_common()[_NAMED:])
+        parts.append(f"{rest} more {word}")
+    return parts
 
 
 def _word(change: Change) -> str:

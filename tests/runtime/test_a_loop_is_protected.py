@@ -62,6 +62,19 @@ def test_each_turn_gets_the_verdict_of_what_it_did(ws: Path, store) -> None:
     assert store.run().status == "done"
 
 
+def test_evidence_counts_the_files_that_the_verdict_counts(ws: Path, store) -> None:
+    def build() -> None:
+        for name in ("build/a", "build/b"):
+            (ws / name).mkdir(parents=True)
+            for n in range(3):
+                (ws / name / f"{n}.o").write_text("x")
+
+    loop(ws, [build, lambda: (ws / "empty").mkdir()])("go")
+    built, empty = store.turns()[1:]
+    assert (built.evidence, built.files_added) == (("files: build/ 6 new, 3 directories new",), 6)
+    assert (empty.evidence, empty.files_added) == (("files: empty/ new",), 0)
+
+
 def test_a_rewrite_with_the_same_bytes_and_times_is_no_change(ws: Path, store) -> None:
     a = ws / "a.txt"
     a.write_text("same")
