@@ -15,7 +15,7 @@ May import: everything below; not ``cli``, ``bench``, ``testing``.
 
 from crabrt.runtime.agents import agent, resume
 from crabrt.runtime.block import Call
-from crabrt.runtime.losses import RestoreWarning, UnprotectedWarning
+from crabrt.runtime.losses import CallbackWarning, RestoreWarning, UnprotectedWarning
 from crabrt.runtime.nullrun import NullRun
 from crabrt.runtime.opened import open_run
 from crabrt.runtime.outcomes import NOT_DONE, UNKNOWN, Done, Skipped
@@ -29,6 +29,7 @@ __all__ = [
     "NOT_DONE",
     "UNKNOWN",
     "Call",
+    "CallbackWarning",
     "Done",
     "NullRun",
     "RestoreWarning",

@@ -26,6 +26,7 @@ from crabrt.core.verdicts import Prior
 from crabrt.errors import NotDurable, NotResumable
 from crabrt.inspector import CallFact
 from crabrt.runtime import golive
+from crabrt.runtime.callbacks import external_of, key_of, usage_of
 from crabrt.runtime.exceptions import revive_exception, seal_exception
 from crabrt.runtime.payloads import payload_bytes
 from crabrt.runtime.replay import Advice, Sealed, Species
@@ -122,12 +123,12 @@ class Acting:
 
     def finish(self, value: Any) -> Steps[None]:
         """It returned `value`."""
-        usage, known = self._usage(value), self._spec.known
+        usage, known = usage_of(self._spec, value, self.session.losses), self._spec.known
         yield from self._seal(lambda: CODECS.encode(value, known), None, usage=usage)
 
     def finish_stream(self, items: list[Any], returned: Any = None) -> Steps[None]:
         """It was a stream of `items`, and `returned` a value at its end (a generator may)."""
-        usage, known = self._usage(items), self._spec.known
+        usage, known = usage_of(self._spec, items, self.session.losses), self._spec.known
         value = items if returned is None else (items, returned)
         yield from self._seal(lambda: CODECS.encode(value, known), None, streamed=True, usage=usage)
 
@@ -159,11 +160,6 @@ class Acting:
         if self._species is Species.TOOL and not self.session.inert:
             with self.session.lock:
                 self.session.machine.tool_ended()
-
-    def _usage(self, value: Any) -> Usage:
-        if self._spec.usage is None:
-            return Usage()
-        return self._spec.usage(value)
 
     def _seal(
         self,
@@ -221,7 +217,7 @@ def begin(frame: Frame, spec: Spec, species: Species, named: Mapping[str, Any]) 
         Unprotected: a checkpoint failed and the run is strict.
     """
     session = frame.session
-    key = None if spec.key is None else spec.key(**named)
+    key = key_of(spec, named, session.losses)
     if spec.effects is not None:
         identifying = {k: v for k, v in named.items() if k not in spec.effects.volatile}
     else:
@@ -280,8 +276,7 @@ def _request(session: Session, call: CallId, asked: Asked, *, recorded: bool) ->
 def _intent(
     session: Session, spec: Spec, call: CallId, asked: Asked, named: Mapping[str, Any]
 ) -> Steps[None]:
-    effects = spec.effects
-    external = effects.external(named) if effects is not None else None
+    effects, external = spec.effects, external_of(spec, named, session.losses)
     if external is not None:
         if session.machine.tool_finished:
             session.inner_checkpoint()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import deque
 
 from crabrt.errors import Unprotected
 
@@ -13,6 +14,10 @@ class UnprotectedWarning(UserWarning):
 
 class RestoreWarning(UserWarning):
     """A run put files back, and that touched somebody else: see the run's notes."""
+
+
+class CallbackWarning(UserWarning):
+    """A function that describes calls (``usage=``, ``key=``, ...) failed; it is done without."""
 
 
 class Losses:
@@ -26,11 +31,17 @@ class Losses:
         self._strict = strict
         self._untold: str | None = None
         self._warned = False
-        self._mentions: list[str] = []
+        self._mentions: deque[tuple[str, type[Warning]]] = deque()
+        self._mentioned: set[str] = set()
 
-    def mention(self, what: str) -> None:
-        """Something to warn of that is no loss. From any thread."""
-        self._mentions.append(what)
+    def mention(
+        self, what: str, category: type[Warning] = RestoreWarning, *, once: str = ""
+    ) -> None:
+        """Something to warn of that is no loss; of what has the same `once`, the first."""
+        if once and once in self._mentioned:
+            return
+        self._mentioned.add(once)
+        self._mentions.append((what, category))
 
     def add(self, what: str) -> None:
         """Something was lost; the first of several is the one that is told. From any thread."""
@@ -43,8 +54,8 @@ class Losses:
             Unprotected: the run is strict.
         """
         while self._mentions:
-            text = f"crabrt: run {run}: {self._mentions.pop(0)}"
-            warnings.warn(text, RestoreWarning, stacklevel=3)
+            text, category = self._mentions.popleft()
+            warnings.warn(f"crabrt: run {run}: {text}", category, stacklevel=3)
         lost, self._untold = self._untold, None
         if lost is None:
             return

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from crabrt.core.entries import External
 from crabrt.core.verdicts import ExternalKind, InDoubtPolicy, Prior
 from crabrt.errors import UsageError
 
@@ -45,20 +44,6 @@ class Effects:
     idempotency_key: Callable[..., str] | None = None
     check: Callable[..., Any] | None = None
     undo: Callable[..., Any] | None = None
-
-    def external(self, named: Mapping[str, Any]) -> External | None:
-        """The declaration for one call with the arguments `named`, or None if not external."""
-        if self.prior is not Prior.EXTERNAL:
-            return None
-        key, target = self.idempotency_key, self.target
-        return External(
-            kind=self.kind,
-            in_doubt=self.in_doubt,
-            idempotency_key=None if key is None else str(key(**named)),
-            target=None if target is None else str(target(**named)),
-            has_check=self.check is not None,
-            has_undo=self.undo is not None,
-        )
 
 
 def parse_effects(
