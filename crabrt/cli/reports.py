@@ -9,6 +9,7 @@ from crabrt.cli.safe_text import path_fields, safe_path, safe_text
 from crabrt.cli.screen import Screen
 from crabrt.operations.effects import OutsideEffect
 from crabrt.operations.restoring import Restored
+from crabrt.operations.targets import State
 from crabrt.workspace import Change
 from crabrt.workspace.restoring import RestoreReport
 
@@ -95,6 +96,15 @@ def restored_exit(report: RestoreReport, *, force: bool = False) -> Exit:
 def change_sign(change: Change) -> str:
     """What a restore does to a path: ``+`` brings it back, ``-`` takes it away, ``~`` else."""
     return "+" if change.before is None else "-" if change.after is None else "~"
+
+
+def skipped_text(state: State) -> str | None:
+    """Which turns were passed over where `state` was counted from the end; None if none were."""
+    if not state.skipped:
+        return None
+    turns = ", ".join(str(turn) for turn in state.skipped[-_SHOWN:])
+    some = "turns" if len(state.skipped) > 1 else "turn"
+    return f"That is turn {state.turn}: {some} {turns} cannot be restored and did not count."
 
 
 def show_more(out: Screen, total: int, shown: int = _SHOWN) -> None:

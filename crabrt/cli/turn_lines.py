@@ -52,15 +52,16 @@ def with_durations(
 ) -> Iterator[tuple[TurnView, float | None]]:
     """Each turn with how long it took in ms (None: it is still open, or time went backwards).
 
-    `turns` must follow each other; the last one ends where the run's last entry stands.
+    `turns` must follow each other; the last one ends where the run's last entry stands. Time in
+    which the run had no owner, between a crash and the resume, does not count.
     """
     before: TurnView | None = None
     for turn in turns:
         if before is not None:
-            yield before, _between(before.started_ns, turn.started_ns)
+            yield before, _took_ms(run, before.started_ns, turn.started_ns)
         before = turn
     if before is not None:
-        yield before, _between(before.started_ns, run.updated_ns)
+        yield before, _took_ms(run, before.started_ns, run.updated_ns)
 
 
 def turn_row(turn: TurnView, took_ms: float | None, *, live: bool = True) -> list[Cell | str]:
@@ -189,5 +190,5 @@ def _exposed_cell(turn: TurnView) -> Cell:
     )
 
 
-def _between(start_ns: int, end_ns: int) -> float | None:
-    return (end_ns - start_ns) / 1e6 if end_ns >= start_ns else None
+def _took_ms(run: RunView, start_ns: int, end_ns: int) -> float | None:
+    return run.worked_ns(start_ns, end_ns) / 1e6 if end_ns >= start_ns else None

@@ -6,7 +6,8 @@ What it is not: a place that knows how turns come about (the runtime's) or what 
 workspace's).
 
 Public: `Lease`, `lease_holder`, `Journal`, `read_journal`, `follow`, `fork_journal`, `cut_journal`,
-`History`, the views, `turn_detail`, `RunIndex`, the inbox's functions, `thin_turns`, `references`.
+`History`, the views, `turn_detail`, `RunIndex`, the inbox's functions, `thin_turns`, `references`,
+`promised_references`.
 May import: ``crabrt.core``, ``crabrt.errors``; msgspec, xxhash, blake3, sqlite3.
 """
 
@@ -18,6 +19,7 @@ from crabrt.journal.index import RunIndex
 from crabrt.journal.layout import run_dir
 from crabrt.journal.lease import Lease, LeaseHolder, lease_holder
 from crabrt.journal.lookup import CheckpointRow, RunRow, TurnRow
+from crabrt.journal.promises import promised_references
 from crabrt.journal.reading import Position, PositionLost, Record, follow, read_journal
 from crabrt.journal.repairing import Cut, cut_journal
 from crabrt.journal.retention import references, thin_turns
@@ -53,6 +55,7 @@ __all__ = [
     "label_turn",
     "lease_holder",
     "pin_turn",
+    "promised_references",
     "read_journal",
     "read_marks",
     "references",

@@ -21,14 +21,15 @@ import xxhash
 from crabrt.errors import StoreBusy
 from crabrt.journal.layout import FILE_MODE
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE runs (run TEXT PRIMARY KEY, row BLOB NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE turns (
-    run TEXT NOT NULL, turn INTEGER NOT NULL, row BLOB NOT NULL, sum INTEGER NOT NULL,
-    PRIMARY KEY (run, turn)
+    run TEXT NOT NULL, turn INTEGER NOT NULL, external INTEGER NOT NULL, row BLOB NOT NULL,
+    sum INTEGER NOT NULL, PRIMARY KEY (run, turn)
 ) WITHOUT ROWID;
+CREATE INDEX external_turns ON turns (run, turn) WHERE external = 1;
 """
 
 _BUSY_S = 60.0

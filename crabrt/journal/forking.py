@@ -11,31 +11,22 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import time
 from pathlib import Path
 
 from crabrt.core.clock import SystemClock, boot_id
 from crabrt.core.entries import Forked, encode_entry
 from crabrt.core.failpoints import declare
 from crabrt.errors import NotFound, UsageError
-from crabrt.journal.framing import (
-    HEADER_BYTES,
-    NONCE_BYTES,
-    Header,
-    chain_after,
-    encode_frame,
-    encode_header,
-    genesis,
-)
+from crabrt.journal.beginning import create_segment, following
+from crabrt.journal.framing import HEADER_BYTES
 from crabrt.journal.inbox import copy_marks
 from crabrt.journal.layout import (
     DIRECTORY_MODE,
     DISK,
-    SegmentName,
     journal_dir,
     unavailable,
 )
-from crabrt.journal.reading import Position, SegmentTail, read_segment
+from crabrt.journal.reading import Position, SegmentTail, reaches, read_segment
 from crabrt.journal.segments import Segment, resolve
 
 _LINKED = declare("fork.linked", "the shared segments lie in a temporary directory: no fork yet")
@@ -44,7 +35,9 @@ _NAMED = declare("fork.named", "the fork exists; its name may not survive a powe
 _COPY_BYTES = 1 << 20
 
 
-def fork_journal(parent: Path, child: Path, *, upto: int, forked: Forked) -> None:
+def fork_journal(
+    parent: Path, child: Path, *, upto: int, forked: Forked, place: Position | None = None
+) -> None:
     """Make the journal of a new run out of the first `upto` entries of another. Durable on return.
 
     What the parent's inbox says about the shared turns is copied too, but for pins. The parent
@@ -55,6 +48,7 @@ def fork_journal(parent: Path, child: Path, *, upto: int, forked: Forked) -> Non
         child: the new run's directory (made if it is not there).
         upto: seq of the last shared entry.
         forked: the entry that follows it.
+        place: behind entry `upto`, if that is known: the segment is not read for it then.
 
     Raises:
         NotFound: no such parent, or it has no entry `upto`.
@@ -66,7 +60,8 @@ def fork_journal(parent: Path, child: Path, *, upto: int, forked: Forked) -> Non
     shared = [segment for segment in path if segment.header.first_seq <= upto]
     if upto < 1 or not shared:
         raise NotFound(f"the journal has no entry {upto}", where=parent.name)
-    cut = _place_of(shared[-1], upto)
+    known = place is not None and place.seq == upto and reaches(shared[-1], place)
+    cut = place if known else _place_of(shared[-1], upto)
     if cut is None:
         raise NotFound(f"the journal has no entry {upto}", where=parent.name)
     target = journal_dir(child)
@@ -133,18 +128,8 @@ def _write_forked(
     folder: Path, child: Path, cut: Position, path: list[Segment], forked: Forked
 ) -> None:
     """The child's own first segment: it states where the shared part ends, and says ``forked``."""
-    name = SegmentName(max(segment.name.epoch for segment in path) + 1, cut.segment + 1)
-    header = Header(
-        segment=name.segment,
-        epoch=name.epoch,
-        first_seq=cut.seq + 1,
-        previous_epoch=cut.epoch,
-        previous_length=cut.offset,
-        previous_chain=cut.chain,
-        nonce=os.urandom(NONCE_BYTES),
-        run=genesis(child.name),
-        created_ns=time.time_ns(),
-    )
+    epoch = max(segment.name.epoch for segment in path) + 1
+    header = following(cut, epoch=epoch, run=child.name)
     now = SystemClock().now()
     payload = encode_entry(
         forked,
@@ -154,16 +139,5 @@ def _write_forked(
         mono_ns=now.mono_ns,
         boot=boot_id(),
     )
-    frame = encode_frame(
-        payload,
-        chain_after(cut.chain, payload),
-        durable=HEADER_BYTES,
-        seed=header.seed,
-        offset=HEADER_BYTES,
-    )
-    fd = DISK.create(folder / str(name))
-    try:
-        DISK.write(fd, encode_header(header) + frame, 0)
-        DISK.sync(fd)
-    finally:
-        os.close(fd)
+    fd, _ = create_segment(folder, header, [payload])
+    os.close(fd)

@@ -1,56 +1,38 @@
 """All runs of a store and their turns, quick to ask: a projection of the journals, never the truth.
 
 `RunIndex.refresh` folds what was added to each journal since it last looked; unchanged runs cost a
-few stats. Every answer comes from checksummed rows: what does not match is thrown away and folded
-again, so deleting or damaging ``runs.sqlite`` costs time and changes no answer. A journal that
-cannot be read does not keep the others from being listed: its run has the status ``damaged``, and
-the turns before the damage.
+few stats. What was folded before is verified whenever the files are not as they were (see
+`watermarks`), and folded again if it no longer holds: answers are those of a `RunIndex.rebuild`.
+They come from checksummed rows (see `rows`): what does not match is thrown away and folded again,
+so deleting or damaging ``runs.sqlite`` costs time and changes no answer. A journal that cannot be
+read does not keep the others from being listed: its run has the status ``damaged``, and the turns
+before the damage.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
-
-import msgspec
 
 from crabrt.core.failpoints import declare
 from crabrt.core.ids import ObjectId, RunId
 from crabrt.core.targets import TurnRef
 from crabrt.errors import CrabError, NotFound
-from crabrt.journal import lookup
-from crabrt.journal.database import Database, Rotten, checksum
-from crabrt.journal.history import History
-from crabrt.journal.inbox import Marks, inbox_numbers, read_marks
-from crabrt.journal.layout import journal_dir, list_segments, unavailable
+from crabrt.journal import lookup, rows
+from crabrt.journal.database import Database
+from crabrt.journal.layout import journal_dir, unavailable
 from crabrt.journal.lease import lease_holder
 from crabrt.journal.lookup import CheckpointRow, RunRow, TurnRow
-from crabrt.journal.reading import PositionLost, read_journal
-from crabrt.journal.turntable import FoldState
-from crabrt.journal.views import DAMAGED, FORKED, OPEN, TurnView, live_status
+from crabrt.journal.rows import Problem, StoredRun
+from crabrt.journal.updating import is_stale, take_in
+from crabrt.journal.views import DAMAGED, FORKED, OPEN, live_status
 
 _APPLIED = declare("index.applied", "journal entries are folded, the transaction is not committed")
 
 _FLUSH_TURNS = 512
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode_turn = msgspec.msgpack.Decoder(TurnView).decode
-
-
-class _Stored(msgspec.Struct, frozen=True, array_like=True):
-    """The row of a run: where its fold stands, and what was seen on disk when it got there."""
-
-    seen: tuple[tuple[int, int, int, int], ...]
-    state: FoldState
-    marks: Marks
-    count: int
-    problem: str | None
-
-
-_decode_stored = msgspec.msgpack.Decoder(_Stored).decode
 
 
 class RunIndex:
@@ -112,12 +94,11 @@ class RunIndex:
         known = {run for (run,) in connection.execute("SELECT run FROM runs")}
         present = set(self._present())
         for run in sorted(known - present):
-            _forget(connection, run)
+            rows.forget_run(connection, run)
         for run in sorted(present):
             directory = self.home / "runs" / run
-            seen = _seen(directory)
-            stored = _load(connection, run) if run in known else None
-            if stored is None or stored.seen != seen:
+            stored = rows.load_run(connection, run) if run in known else None
+            if stored is None or is_stale(stored, directory):
                 self._update(connection, run, directory)
 
     def _present(self) -> Iterator[str]:
@@ -134,30 +115,9 @@ class RunIndex:
     def _update(self, connection: sqlite3.Connection, run: str, directory: Path) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            stored = _load(connection, run)  # again: another process may have been quicker
-            if stored is not None:
-                _check_count(connection, run, stored)
-            seen = _seen(directory)
-            state = FoldState() if stored is None else stored.state
-            if stored is None or stored.seen != seen:
-                marks = Marks() if stored is None else stored.marks
-                try:
-                    state, problem = _fold(connection, run, directory, state)
-                except PositionLost:
-                    _forget(connection, run)
-                    state, problem = _fold(connection, run, directory, FoldState())
-                try:
-                    marks = read_marks(directory)
-                except CrabError as error:
-                    problem = problem or str(error)
-                if state.after is None and problem is None:
-                    _forget(connection, run)  # nothing was written to it yet
-                else:
-                    _save(
-                        connection,
-                        run,
-                        _Stored(seen, state, marks, _count(connection, run), problem),
-                    )
+            stored = rows.load_run(connection, run)  # again: another process may have been quicker
+            if stored is None or is_stale(stored, directory):
+                take_in(connection, run, directory, stored)
             _APPLIED()
             connection.execute("COMMIT")
         except BaseException:
@@ -200,14 +160,25 @@ class RunIndex:
             lambda connection: self._turns(connection, run, first, last), self._refill
         )
 
+    def external_turns(self, run: RunId | str, first: int = 0) -> list[TurnRow]:
+        """The turns of a run from `first` on that have calls declared external, in order.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        return self._database.run(
+            lambda connection: self._external_turns(connection, run, first), self._refill
+        )
+
     def turn(self, run: RunId | str, ref: TurnRef) -> TurnRow:
         """The turn that `ref` means, whether it can be restored or not.
 
         Raises:
             NotFound: no such run, turn or label.
+            DamagedJournal: what `ref` means is behind damage, or the damage may hide it.
         """
         row = self.run(run)
-        number, _ = lookup.resolve_turn(row, ref)
+        number, _, _ = self._resolve(row, ref)
         return lookup.only(row, number, self.turns(run, number, number))
 
     def checkpoint(self, run: RunId | str, ref: TurnRef) -> CheckpointRow:
@@ -217,11 +188,13 @@ class RunIndex:
             NotFound: no such run, turn, inner point or label; or that turn has no checkpoint (it
                 is open, unprotected, or was thinned): the message says which, the hint what there
                 is instead.
+            DamagedJournal: what `ref` means is behind damage, or the damage may hide it.
         """
         row = self.run(run)
-        number, inner = lookup.resolve_turn(row, ref)
+        number, inner, skipped = self._resolve(row, ref)
         turn = lookup.only(row, number, self.turns(run, number, number))
-        return lookup.checkpoint_of(row, turn, inner, self._nearest(row, number))
+        nearest = None if turn.restorable else self._nearest(row, number)
+        return lookup.checkpoint_of(row, turn, inner, nearest, skipped)
 
     def last_state(self, workspace_id: str) -> ObjectId | None:
         """The newest state of a workspace that any run's checkpoint, restore or rollback knew."""
@@ -235,25 +208,54 @@ class RunIndex:
             return None
         return newest.view.root
 
+    def _resolve(self, row: RunRow, ref: TurnRef) -> tuple[int, int, tuple[int, ...]]:
+        """Turn and inner point that `ref` means, and the turns passed over to get there."""
+        if ref.turn is None or ref.turn >= 0:
+            return (*lookup.resolve_turn(row, ref), ())
+        lookup.refuse_if_damaged(row)
+        turns = self._database.run(
+            lambda connection: self._backwards(connection, row, -(ref.turn or 0)), self._refill
+        )
+        return lookup.from_the_end(row, ref, turns)
+
     def _nearest(self, row: RunRow, number: int) -> int | None:
         """The latest turn before `number` that can be restored; turn 0 always could be."""
-        for earlier in range(number - 1, max(number - _FLUSH_TURNS, -1), -1):
-            found = self.turns(row.run, earlier, earlier)
-            if found and found[0].restorable:
-                return earlier
-        return None
+        earlier = self.turns(row.run, max(number - _FLUSH_TURNS, 0), number - 1)
+        return next((turn.turn for turn in reversed(earlier) if turn.restorable), None)
+
+    def _backwards(
+        self, connection: sqlite3.Connection, row: RunRow, wanted: int
+    ) -> Sequence[TurnRow]:
+        """The turns from the end back to the one that is the `wanted`th that can be restored."""
+        with rows.snapshot(connection):
+            stored = self._stored(connection, row.run)
+            rows.check_turns(connection, row.run, stored)
+            found: list[TurnRow] = []
+            views = rows.load_turns_backwards(connection, row.run, stored.state.run.turn)
+            for [turn] in (
+                lookup.with_marks([view], stored.state.run, stored.marks) for view in views
+            ):
+                found.append(turn)
+                wanted -= turn.restorable
+                if not wanted:
+                    break
+            return found
 
     def _runs(self, connection: sqlite3.Connection) -> list[RunRow]:
         names = [run for (run,) in connection.execute("SELECT run FROM runs")]
-        return [self._row(run, stored) for run in names if (stored := _load(connection, run))]
+        found = ((run, rows.load_run(connection, run)) for run in names)
+        return [self._row(run, stored) for run, stored in found if stored is not None]
 
     def _run(self, connection: sqlite3.Connection, run: str) -> RunRow:
-        stored = _load(connection, run)
+        return self._row(run, self._stored(connection, run))
+
+    def _stored(self, connection: sqlite3.Connection, run: str) -> StoredRun:
+        stored = rows.load_run(connection, run)
         if stored is None:
             raise NotFound("there is no such run", where=run, hint="`crab runs` lists them")
-        return self._row(run, stored)
+        return stored
 
-    def _row(self, run: str, stored: _Stored) -> RunRow:
+    def _row(self, run: str, stored: StoredRun) -> RunRow:
         view = stored.state.run
         status = view.status
         problem = stored.problem
@@ -264,7 +266,7 @@ class RunIndex:
                 holder = lease_holder(self.home / "runs" / run)
                 status = live_status(status, held=holder is not None)
             except CrabError as error:
-                status, problem = DAMAGED, str(error)
+                status, problem = DAMAGED, Problem.of(error)
         return RunRow(
             run=run,
             name=view.name or run,
@@ -276,7 +278,8 @@ class RunIndex:
             updated_ns=view.updated_ns,
             parent=view.lineage.parent,
             family=view.lineage.family or run,
-            problem=problem,
+            problem=None if problem is None else str(problem.error()),
+            damage=problem,
             labels=stored.marks.merged_labels(view.labels),
             view=view,
             marks=stored.marks,
@@ -285,123 +288,21 @@ class RunIndex:
     def _turns(
         self, connection: sqlite3.Connection, run: str, first: int | None, last: int | None
     ) -> list[TurnRow]:
-        stored = _load(connection, run)
-        if stored is None:
-            raise NotFound("there is no such run", where=run, hint="`crab runs` lists them")
-        top = stored.state.run.turn
-        low = 0 if first is None else max(first, 0)
-        high = top if last is None else min(last, top)
-        rows = connection.execute(
-            "SELECT turn, row, sum FROM turns WHERE run = ? AND turn BETWEEN ? AND ? ORDER BY turn",
-            (run, low, high),
-        ).fetchall()
-        views = [_checked_turn(run, *row) for row in rows]
-        if len(views) != high - low + 1 and _count(connection, run) != stored.count:
-            raise Rotten("turns are missing")
-        return lookup.with_marks(views, stored.state.run, stored.marks)
+        with rows.snapshot(connection):
+            stored = self._stored(connection, run)
+            top = stored.state.run.turn
+            low = 0 if first is None else max(first, 0)
+            high = top if last is None else min(last, top)
+            views = rows.load_turns(connection, run, low, high)
+            if len(views) != high - low + 1:
+                rows.check_turns(connection, run, stored)
+            return lookup.with_marks(views, stored.state.run, stored.marks)
 
-
-def _fold(
-    connection: sqlite3.Connection, run: str, directory: Path, state: FoldState
-) -> tuple[FoldState, str | None]:
-    """Fold what follows `state` into the turns of `run`; the state then, and what was broken."""
-
-    def load(turn: int) -> TurnView | None:
-        found = connection.execute(
-            "SELECT row, sum FROM turns WHERE run = ? AND turn = ?", (run, turn)
-        ).fetchone()
-        return None if found is None else _checked_turn(run, turn, *found)
-
-    history = History(state=state, load=load)
-    opened = state.run.turn
-    problem: str | None = None
-    try:
-        for record in read_journal(directory, after=state.after):
-            history.feed(record)
-            if history.run.turn >= opened + _FLUSH_TURNS:
-                opened = history.run.turn
-                _flush(connection, run, history)
-    except PositionLost:
-        raise
-    except NotFound:
-        return history.state, None
-    except CrabError as error:
-        problem = str(error)
-    _flush(connection, run, history)
-    return history.state, problem
-
-
-def _flush(connection: sqlite3.Connection, run: str, history: History) -> None:
-    changed = history.take_changed()
-    gone = [(run, turn) for turn, view in changed.items() if view is None]
-    rows = []
-    for turn, view in changed.items():
-        if view is not None:
-            row = _encode(view)
-            rows.append((run, turn, row, checksum(run, turn, row)))
-    connection.executemany("DELETE FROM turns WHERE run = ? AND turn = ?", gone)
-    connection.executemany("INSERT OR REPLACE INTO turns VALUES (?, ?, ?, ?)", rows)
-
-
-def _save(connection: sqlite3.Connection, run: str, stored: _Stored) -> None:
-    row = _encode(stored)
-    connection.execute(
-        "INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", (run, row, checksum(run, -1, row))
-    )
-
-
-def _load(connection: sqlite3.Connection, run: str) -> _Stored | None:
-    found = connection.execute("SELECT row, sum FROM runs WHERE run = ?", (run,)).fetchone()
-    if found is None:
-        return None
-    row, total = found
-    if not isinstance(row, bytes) or total != checksum(run, -1, row):
-        raise Rotten("the row of a run is broken")
-    try:
-        return _decode_stored(row)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise Rotten(str(error)) from error
-
-
-def _checked_turn(run: str, turn: int, row: object, total: object) -> TurnView:
-    if not isinstance(row, bytes) or total != checksum(run, turn, row):
-        raise Rotten("the row of a turn is broken")
-    try:
-        return _decode_turn(row)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise Rotten(str(error)) from error
-
-
-def _check_count(connection: sqlite3.Connection, run: str, stored: _Stored) -> None:
-    """Rows that went missing are not made right by counting what is left.
-
-    Raises:
-        Rotten: turns are missing.
-    """
-    if _count(connection, run) != stored.count:
-        raise Rotten("turns are missing")
-
-
-def _count(connection: sqlite3.Connection, run: str) -> int:
-    query = "SELECT count(*) FROM turns WHERE run = ?"
-    return int(connection.execute(query, (run,)).fetchone()[0])
-
-
-def _forget(connection: sqlite3.Connection, run: str) -> None:
-    connection.execute("DELETE FROM turns WHERE run = ?", (run,))
-    connection.execute("DELETE FROM runs WHERE run = ?", (run,))
-
-
-def _seen(directory: Path) -> tuple[tuple[int, int, int, int], ...]:
-    """What a run's files look like from outside; nothing was added while it stays the same."""
-    try:
-        names = list_segments(directory)
-        seen = [(0, 0, 0, len(names))]
-        for name in sorted(names)[-2:]:
-            status = os.stat(journal_dir(directory) / str(name))
-            seen.append((name.segment, name.epoch, status.st_size, status.st_mtime_ns))
-        numbers = inbox_numbers(directory)
-        seen.append((1, len(numbers), max(numbers, default=0), os.stat(directory).st_ino))
-        return tuple(seen)
-    except (CrabError, OSError):
-        return ()
+    def _external_turns(
+        self, connection: sqlite3.Connection, run: str, first: int
+    ) -> list[TurnRow]:
+        with rows.snapshot(connection):
+            stored = self._stored(connection, run)
+            rows.check_external(connection, run, stored)
+            views = rows.load_external_turns(connection, run, first)
+            return lookup.with_marks(views, stored.state.run, stored.marks)

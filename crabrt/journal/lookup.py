@@ -13,7 +13,8 @@ from crabrt.core.targets import TurnRef
 from crabrt.core.verdicts import Consistency, Protection
 from crabrt.errors import Ambiguous, NotFound
 from crabrt.journal.inbox import Marks, ThinnedRange
-from crabrt.journal.views import DAMAGED, RunView, TurnView
+from crabrt.journal.rows import Problem
+from crabrt.journal.views import RunView, TurnView
 
 TurnRow = TurnView
 """A turn with its labels, pin and thinning filled in."""
@@ -29,7 +30,8 @@ class RunRow(msgspec.Struct, frozen=True):
         turns: number of its latest turn.
         started_ns, updated_ns: wall clock.
         parent, family: lineage; `family` is its own id where it has no ancestor.
-        problem: what is damaged, or None.
+        problem: what is damaged, in words, or None.
+        damage: the same as an error to raise.
         labels: label to (turn, inner).
         view: the run in full.
         marks: what its inbox comes to.
@@ -49,6 +51,7 @@ class RunRow(msgspec.Struct, frozen=True):
     labels: dict[str, tuple[int, int]]
     view: RunView
     marks: Marks
+    damage: Problem | None = None
 
 
 class CheckpointRow(msgspec.Struct, frozen=True):
@@ -63,6 +66,8 @@ class CheckpointRow(msgspec.Struct, frozen=True):
         consistency: of which instant its files are.
         workspace, workspace_id: of which directory.
         turn_row: the turn.
+        skipped: turns that were passed over as they have no checkpoint, where it was counted from
+            the end.
     """
 
     run: str
@@ -75,12 +80,13 @@ class CheckpointRow(msgspec.Struct, frozen=True):
     workspace: bytes
     workspace_id: str
     turn_row: TurnRow
+    skipped: tuple[int, ...] = ()
 
 
 def find_run(rows: Sequence[RunRow], text: str) -> RunRow:
     """The run that `text` means, among `rows` (newest first).
 
-    ``last`` is the newest run that is nobody's child and can be read.
+    ``last`` is the newest run that is nobody's child; a damaged one too, if so much can be read.
 
     Raises:
         NotFound: none. Ambiguous: several.
@@ -100,7 +106,7 @@ def find_run(rows: Sequence[RunRow], text: str) -> RunRow:
 
 
 def _last(rows: Sequence[RunRow]) -> RunRow:
-    readable = [row for row in rows if row.status != DAMAGED] or list(rows)
+    readable = [row for row in rows if row.view.run] or list(rows)
     own = [row for row in readable if row.view.lineage.call is None] or readable
     if not own:
         raise NotFound("there are no runs yet", where="last")
@@ -108,25 +114,63 @@ def _last(rows: Sequence[RunRow]) -> RunRow:
 
 
 def resolve_turn(row: RunRow, ref: TurnRef) -> tuple[int, int]:
-    """Turn and inner point that `ref` means. -1 is the latest turn.
+    """Turn and inner point that a label or a number from 0 on means.
 
     Raises:
         NotFound: no such turn or label.
+        DamagedJournal: there might be, behind damage.
     """
     if ref.label is not None:
         if ref.label not in row.labels:
+            refuse_if_damaged(row)
             known = ", ".join(sorted(row.labels)) or "none"
             raise NotFound(
                 "no turn has that label", where=f"{row.run}@{ref.label}", hint=f"labels: {known}"
             )
-        return row.labels[ref.label]
-    number = -1 if ref.turn is None else ref.turn
-    turn = number if number >= 0 else row.turns + 1 + number
-    if not 0 <= turn <= row.turns:
+        turn, inner = row.labels[ref.label]
+    else:
+        turn, inner = ref.turn or 0, ref.inner
+    if turn > row.turns:
+        refuse_if_damaged(row)
         raise NotFound(
             "the run has no such turn", where=f"{row.run}@{ref}", hint=f"turns 0 to {row.turns}"
         )
-    return turn, ref.inner
+    return turn, inner
+
+
+def from_the_end(
+    row: RunRow, ref: TurnRef, turns: Sequence[TurnRow]
+) -> tuple[int, int, tuple[int, ...]]:
+    """The turn that a negative number means (-1 is the last one that can be restored), 0, skipped.
+
+    Args:
+        row: the run.
+        ref: the number.
+        turns: the run's turns from the end back to that one, or to the first.
+
+    Raises:
+        NotFound: not so many turns can be restored.
+    """
+    restorable = [turn.turn for turn in turns if turn.restorable]
+    if len(restorable) < -(ref.turn or 0):
+        raise NotFound(
+            "the run has no such turn",
+            where=f"{row.run}@{ref}",
+            hint=f"{len(restorable)} of its turns 0 to {row.turns} can be restored",
+        )
+    found = restorable[-1]
+    return found, 0, tuple(turn.turn for turn in reversed(turns) if not turn.restorable)
+
+
+def refuse_if_damaged(row: RunRow) -> None:
+    """Refuse an answer that damage may hide.
+
+    Raises:
+        DamagedJournal: the run's journal is broken, and where.
+        FormatTooNew, StoreUnavailable: it cannot be read for that reason.
+    """
+    if row.damage is not None:
+        raise row.damage.error()
 
 
 def only(row: RunRow, number: int, turns: Sequence[TurnRow]) -> TurnRow:
@@ -134,13 +178,17 @@ def only(row: RunRow, number: int, turns: Sequence[TurnRow]) -> TurnRow:
 
     Raises:
         NotFound: it was never journalled.
+        DamagedJournal: it is behind damage, perhaps.
     """
     if not turns:
+        refuse_if_damaged(row)
         raise NotFound("nothing was journalled about that turn", where=f"{row.run}@{number}")
     return turns[0]
 
 
-def checkpoint_of(row: RunRow, turn: TurnRow, inner: int, nearest: int | None) -> CheckpointRow:
+def checkpoint_of(
+    row: RunRow, turn: TurnRow, inner: int, nearest: int | None, skipped: tuple[int, ...] = ()
+) -> CheckpointRow:
     """The state at the end of `turn`, or at its inner point.
 
     Args:
@@ -148,9 +196,11 @@ def checkpoint_of(row: RunRow, turn: TurnRow, inner: int, nearest: int | None) -
         turn: the turn.
         inner: 0 for its end.
         nearest: an earlier turn that can be restored, for the hint.
+        skipped: turns that were passed over to get to it.
 
     Raises:
         NotFound: there is none, and why.
+        DamagedJournal: there may be one, behind damage.
     """
     where = f"{row.run}@{turn.turn}.{inner}" if inner else f"{row.run}@{turn.turn}"
     hint = None if nearest is None else f"the nearest before it: {row.run}@{nearest}"
@@ -166,9 +216,11 @@ def checkpoint_of(row: RunRow, turn: TurnRow, inner: int, nearest: int | None) -
     if inner:
         found = next((one for one in turn.inner if one.inner == inner), None)
         if found is None:
+            refuse_if_damaged(row)
             raise NotFound("the turn has no such inner checkpoint", where=where, hint=hint)
         root, position, protection = found.root, found.position, found.protection
     if root is None:
+        refuse_if_damaged(row)
         why = "; ".join(turn.unprotected) or "it was still open"
         raise NotFound(f"turn {turn.turn} has no checkpoint: {why}", where=where, hint=hint)
     return CheckpointRow(
@@ -182,6 +234,7 @@ def checkpoint_of(row: RunRow, turn: TurnRow, inner: int, nearest: int | None) -
         workspace=row.workspace,
         workspace_id=row.workspace_id,
         turn_row=turn,
+        skipped=skipped,
     )
 
 

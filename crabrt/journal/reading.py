@@ -16,21 +16,14 @@ import msgspec
 
 from crabrt.core.entries import Body, Entry, body_of, decode_entry
 from crabrt.errors import DamagedJournal, FormatTooNew, NotFound
+from crabrt.journal.frames import Frames
 from crabrt.journal.framing import (
-    ENTRY_MARK,
-    FRAME_OVERHEAD,
-    HEAD_BYTES,
     HEADER_BYTES,
-    SEAL_MARK,
-    Frame,
     chain_after,
-    decode_frame,
-    frame_length,
 )
 from crabrt.journal.layout import SegmentName, unavailable
 from crabrt.journal.segments import Segment, damaged, resolve
 
-_WINDOW_BYTES = 1 << 20
 _MAX_NUMBER = 1 << 62
 
 
@@ -144,7 +137,7 @@ def _skip_to(path: list[Segment], after: Position) -> tuple[list[Segment], Segme
         if segment.limit is not None and after.offset > segment.limit:
             # What was not yet durable may have been written again, the same, to a later segment.
             return _skip_by_seq(path[index + 1 :], after)
-        if not _frame_ends_at(segment, after):
+        if not reaches(segment, after):
             break
         return path[index:], SegmentTail(after.offset, after.seq, after.chain)
     raise PositionLost(
@@ -165,14 +158,32 @@ def _skip_by_seq(path: list[Segment], after: Position) -> tuple[list[Segment], S
     raise PositionLost(f"entry {after.seq} was lost", where=str(path[0].path) if path else None)
 
 
-def _frame_ends_at(segment: Segment, after: Position) -> bool:
-    """Whether the file still reaches the position (a power cut may have shortened it)."""
+def reaches(segment: Segment, after: Position) -> bool:
+    """Whether the position is in the segment: its entry is there, and not another in its place.
+
+    A whole frame with the position's chain hash proves all that was before it.
+
+    Raises:
+        StoreUnavailable: the segment cannot be read.
+    """
+    if segment.name != SegmentName(after.epoch, after.segment):
+        return False
+    if segment.limit is not None and after.offset > segment.limit:
+        return False
     if after.offset == HEADER_BYTES:
-        return after.seq == segment.header.first_seq - 1
+        before = (segment.header.first_seq - 1, segment.header.previous_chain)
+        return (after.seq, after.chain) == before
     try:
-        return segment.path.stat().st_size >= after.offset > HEADER_BYTES
+        fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise unavailable(error, "read a journal segment", segment.path) from error
+    try:
+        frame = Frames(fd, segment, HEADER_BYTES).before(after.offset)
+    except OSError as error:
+        raise unavailable(error, "read a journal segment", segment.path) from error
+    finally:
+        os.close(fd)
+    return frame is not None and frame.chain == after.chain
 
 
 def read_segment(segment: Segment, start: SegmentTail) -> Generator[Record, None, SegmentTail]:
@@ -196,7 +207,7 @@ def read_segment(segment: Segment, start: SegmentTail) -> Generator[Record, None
         raise unavailable(error, "read a journal segment", segment.path) from error
     try:
         seq, chain = start.seq, start.chain
-        frames = _Frames(fd, segment, start.offset)
+        frames = Frames(fd, segment, start.offset)
         while True:
             frame = frames.next()
             if frame is None:
@@ -215,7 +226,7 @@ def read_segment(segment: Segment, start: SegmentTail) -> Generator[Record, None
         os.close(fd)
 
 
-def _check_end(segment: Segment, frames: _Frames, seq: int, chain: bytes) -> None:
+def _check_end(segment: Segment, frames: Frames, seq: int, chain: bytes) -> None:
     if segment.limit is None:
         if not frames.sealed:
             vouched = frames.vouched_for()
@@ -256,77 +267,34 @@ def _decode(payload: bytes, path: Path, offset: int, seq: int) -> tuple[Entry, B
         raise damaged(path, offset, seq, f"not a {entry.kind!r} entry: {error}") from error
 
 
-class _Frames:
-    """The whole entry frames of one open segment, from an offset on, read by windows.
+def is_sealed(directory: Path, after: Position) -> bool:
+    """Whether the writer closed its journal behind the entry at `after`.
 
-    Attributes:
-        offset: behind the last frame returned.
-        began: where that frame begins.
-        sealed: the writer closed the segment at `offset`.
+    Raises:
+        NotFound, DamagedJournal, FormatTooNew, StoreUnavailable: as `read_journal`.
     """
+    return any(
+        seals(segment, after.offset)
+        for segment in resolve(directory)
+        if segment.name == SegmentName(after.epoch, after.segment)
+    )
 
-    def __init__(self, fd: int, segment: Segment, offset: int) -> None:
-        self._fd = fd
-        self._seed = segment.header.seed
-        self._limit = segment.limit
-        self._window = b""
-        self._base = offset
-        self.offset = offset
-        self.began = offset
-        self.sealed = False
 
-    def next(self) -> Frame | None:
-        """The next entry's frame; None at the limit, at a seal, or where no whole frame is."""
-        if self._limit is not None and self.offset >= self._limit:
-            return None
-        frame = self._frame_at(self.offset)
-        if frame is None or (self._limit is not None and frame.end > self._limit):
-            return None
-        if frame.seal:
-            self.sealed = True
-            return None
-        self.began, self.offset = self.offset, frame.end
-        return frame
+def seals(segment: Segment, offset: int) -> bool:
+    """Whether a seal is at `offset` of the segment.
 
-    def vouched_for(self) -> int | None:
-        """Offset of a whole frame behind `offset` whose writer knew more than `offset` as durable.
-
-        The search is over one segment's rest, by windows; a false hit would need its checksum.
-        """
-        at = self.offset + 1
-        while True:
-            self._base = at
-            self._window = os.pread(self._fd, _WINDOW_BYTES, at)
-            window, base = self._window, self._base
-            if len(window) < FRAME_OVERHEAD:
-                return None
-            for mark in (ENTRY_MARK, SEAL_MARK):
-                found = window.find(mark)
-                while found >= 0:
-                    frame = self._frame_at(base + found)
-                    if frame is not None and frame.durable > self.offset:
-                        return base + found
-                    found = window.find(mark, found + 1)
-            at = base + len(window) - (len(ENTRY_MARK) - 1)
-
-    def _frame_at(self, offset: int) -> Frame | None:
-        if not self._have(offset, HEAD_BYTES):
-            return None
-        length = frame_length(self._window, offset - self._base)
-        if length is None or not self._have(offset, length):
-            return None
-        return decode_frame(
-            self._window, offset - self._base, length, seed=self._seed, offset=offset
-        )
-
-    def _have(self, offset: int, length: int) -> bool:
-        """Make the window hold `length` bytes from `offset`, if the file does."""
-        at = offset - self._base
-        if at < 0 or at + length > len(self._window):
-            self._window = os.pread(self._fd, max(_WINDOW_BYTES, length), offset)
-            self._base = offset
-            return len(self._window) >= length
-        return True
+    Raises:
+        StoreUnavailable: it cannot be read.
+    """
+    try:
+        fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            frames = Frames(fd, msgspec.structs.replace(segment, limit=None), offset)
+            return frames.next() is None and frames.sealed
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise unavailable(error, "read a journal segment", segment.path) from error
 
 
 def last_position(directory: Path) -> Position:

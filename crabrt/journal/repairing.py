@@ -7,16 +7,18 @@ entry, which makes everything behind it void. The damaged bytes stay for whoever
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from crabrt.core.failpoints import declare
-from crabrt.errors import DamagedJournal, FormatTooNew, NotFound
-from crabrt.journal.framing import HEADER_BYTES, NONCE_BYTES, Header, encode_header, genesis
+from crabrt.errors import DamagedJournal, NotFound
+from crabrt.journal.beginning import create_segment, following, name_of
+from crabrt.journal.framing import HEADER_BYTES, Header
 from crabrt.journal.layout import DISK, SegmentName, journal_dir, list_segments, unavailable
 from crabrt.journal.lease import Lease
-from crabrt.journal.reading import Position, SegmentTail, read_segment
+from crabrt.journal.reading import Position, Record, SegmentTail, read_segment
 from crabrt.journal.segments import Segment, read_header, resolve
 
 _CUT = declare("journal.cut", "the void part is declared void; that is not yet durable")
@@ -39,46 +41,39 @@ def cut_journal(directory: Path, lease: Lease) -> Cut | None:
         FormatTooNew: a newer crabrt wrote it: that is not damage.
         StoreUnavailable: it cannot be read or written.
     """
-    after, problem = _whole_part(directory)
-    if problem is None:
+    after: Position | None = None
+    try:
+        for record in whole_records(directory):
+            after = record.position
+    except DamagedJournal as error:
+        problem = error
+    else:
         return None
     if after is None:
         raise NotFound(f"nothing of the journal is whole: {problem}", where=directory.name)
-    name = SegmentName(lease.epoch, after.segment + 1)
-    header = Header(
-        segment=name.segment,
-        epoch=name.epoch,
-        first_seq=after.seq + 1,
-        previous_epoch=after.epoch,
-        previous_length=after.offset,
-        previous_chain=after.chain,
-        nonce=os.urandom(NONCE_BYTES),
-        run=genesis(directory.name),
-        created_ns=0,
-    )
+    header = following(after, epoch=lease.epoch, run=directory.name)
     folder = journal_dir(directory)
     try:
-        fd = DISK.create(folder / str(name))
-        try:
-            DISK.write(fd, encode_header(header), 0)
-            _CUT()
-            DISK.sync(fd)
-        finally:
-            os.close(fd)
+        fd, _ = create_segment(folder, header, headed=_CUT)
+        os.close(fd)
         DISK.sync_directory(folder)
     except OSError as error:
-        raise unavailable(error, "cut the journal", folder / str(name)) from error
+        raise unavailable(error, "cut the journal", folder / str(name_of(header))) from error
     return Cut(after, str(problem))
 
 
-def _whole_part(directory: Path) -> tuple[Position | None, DamagedJournal | None]:
-    """The place behind the last entry that can be vouched for, and what is wrong behind it."""
-    after: Position | None = None
+def whole_records(directory: Path) -> Iterator[Record]:
+    """The entries up to the first damage, even where the path of segments itself is broken.
+
+    Raises:
+        NotFound: there is no such run, or nothing was ever written to it.
+        DamagedJournal: behind the last of them: what is wrong there.
+        FormatTooNew: a newer crabrt wrote it.
+        StoreUnavailable: it cannot be read.
+    """
     problem: DamagedJournal | None = None
     try:
         path = resolve(directory)
-    except FormatTooNew:
-        raise
     except DamagedJournal as error:
         problem = error
         path = _forwards(directory)
@@ -86,11 +81,11 @@ def _whole_part(directory: Path) -> tuple[Position | None, DamagedJournal | None
         for segment in path:
             header = segment.header
             start = SegmentTail(HEADER_BYTES, header.first_seq - 1, header.previous_chain)
-            for record in read_segment(segment, start):
-                after = record.position
+            yield from read_segment(segment, start)
     except DamagedJournal as error:
         problem = problem or error
-    return after, problem
+    if problem is not None:
+        raise problem
 
 
 def _forwards(directory: Path) -> list[Segment]:
@@ -100,8 +95,6 @@ def _forwards(directory: Path) -> list[Segment]:
     for name in list_segments(directory):
         try:
             header = read_header(folder / str(name))
-        except FormatTooNew:
-            raise
         except DamagedJournal:
             continue
         if header is not None and (header.segment, header.epoch) == (name.segment, name.epoch):

@@ -8,7 +8,7 @@ the next gc drops. A root that a thinned turn shares with one that is not stays.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from crabrt.core.content import Content
@@ -31,7 +31,7 @@ from crabrt.core.entries import (
 from crabrt.core.ids import ID_BYTES, ObjectId, ObjectKind
 from crabrt.errors import DamagedJournal
 from crabrt.journal.inbox import Marks, put, read_marks
-from crabrt.journal.reading import read_journal
+from crabrt.journal.reading import Record, read_journal
 
 _RANGES_A_MESSAGE = 100_000
 
@@ -71,7 +71,13 @@ def references(
         NotFound, DamagedJournal, FormatTooNew, StoreUnavailable: as `read_journal`; what is
             needed is unknown then, and nothing may be dropped.
     """
-    marks = read_marks(directory) if marks is None else marks
+    kept = kept_turns(read_marks(directory) if marks is None else marks, thinned=thinned)
+    for record in read_journal(directory):
+        yield from named_by(record, kept)
+
+
+def kept_turns(marks: Marks, *, thinned: bool = False) -> Callable[[int], bool]:
+    """Whether a turn's roots are still wanted; with `thinned` all are."""
     ranges = [] if thinned else marks.thinned_ranges()
     firsts = [first for first, _ in ranges]
 
@@ -79,21 +85,24 @@ def references(
         at = bisect.bisect_right(firsts, turn) - 1
         return at < 0 or ranges[at][1] < turn
 
-    for record in read_journal(directory):
-        body = record.body
-        if body is None:
-            continue
-        if isinstance(body, Captured | Checkpoint):
-            if kept(body.turn):
-                yield _checked(body.root, f"{record.segment}:{record.offset}"), ObjectKind.ROOT
-        elif isinstance(body, RolledBack):
-            if kept(body.to):
-                yield _checked(body.root, f"{record.segment}:{record.offset}"), ObjectKind.ROOT
-        else:
-            for content in _contents(body):
-                kind = ObjectKind.LIST if content.level else ObjectKind.DATA
-                for item in content.ids:
-                    yield _checked(item, f"{record.segment}:{record.offset}"), kind
+    return kept
+
+
+def named_by(record: Record, kept: Callable[[int], bool]) -> Iterator[tuple[ObjectId, ObjectKind]]:
+    """What one entry refers to; roots only of turns that are `kept`.
+
+    Raises:
+        DamagedJournal: an id is malformed.
+    """
+    body, where = record.body, f"{record.segment}:{record.offset}"
+    if isinstance(body, Captured | Checkpoint | RolledBack):
+        if kept(body.to if isinstance(body, RolledBack) else body.turn):
+            yield _checked(body.root, where), ObjectKind.ROOT
+    elif body is not None:
+        for content in _contents(body):
+            kind = ObjectKind.LIST if content.level else ObjectKind.DATA
+            for item in content.ids:
+                yield _checked(item, where), kind
 
 
 def _checked(item: bytes, where: str) -> ObjectId:

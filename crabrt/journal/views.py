@@ -207,6 +207,8 @@ class RunView(msgspec.Struct, frozen=True):
         pins: turns that were pinned or unpinned.
         result, failure: how it ended.
         exit_ms: how long its end waited for the last checkpoint.
+        gaps: from when to when (wall clock) it had no owner: from the last entry of one, who died
+            or ended, to the first of the next.
     """
 
     run: str = ""
@@ -236,6 +238,12 @@ class RunView(msgspec.Struct, frozen=True):
     failure: Failure | None = None
     exit_ms: float = 0.0
     exclude: tuple[str, ...] = ()
+    gaps: tuple[tuple[int, int], ...] = ()
+
+    def worked_ns(self, start_ns: int, end_ns: int) -> int:
+        """How long somebody worked on the run between two moments: the gaps do not count."""
+        away = (min(end, end_ns) - max(start, start_ns) for start, end in self.gaps)
+        return max(0, end_ns - start_ns - sum(ns for ns in away if ns > 0))
 
 
 def live_status(status: str, *, held: bool) -> str:

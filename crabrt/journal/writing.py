@@ -17,37 +17,31 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from pathlib import Path
 from typing import Self
 
 from crabrt.core.clock import Clock, SystemClock, boot_id
 from crabrt.core.entries import Body, encode_entry
 from crabrt.core.failpoints import declare
-from crabrt.errors import NotFound, RunBusy, StoreUnavailable, UsageError
+from crabrt.errors import RunBusy, StoreUnavailable, UsageError
+from crabrt.journal.beginning import create_segment, following, name_of, place_to_begin
 from crabrt.journal.framing import (
+    ENTRY_MARK,
     HEADER_BYTES,
     MAX_PAYLOAD_BYTES,
-    NONCE_BYTES,
     SEAL_MARK,
-    Header,
     chain_after,
     encode_frame,
-    encode_header,
-    genesis,
 )
 from crabrt.journal.layout import (
-    DIRECTORY_MODE,
     DISK,
     Disk,
     SegmentName,
     journal_dir,
-    list_segments,
     unavailable,
 )
 from crabrt.journal.lease import Lease
-from crabrt.journal.reading import Position, tail_of
-from crabrt.journal.segments import resolve
+from crabrt.journal.reading import Position
 
 SEGMENT_BYTES = 8 << 20
 """A segment that reached this length is followed by another at the next sync."""
@@ -128,19 +122,7 @@ class Journal:
         """
         if lease.inert or lease.directory != directory:
             raise _not_ours(directory)
-        names = list_segments(directory)
-        try:
-            segment = resolve(directory)[-1]
-        except NotFound:
-            if not create:
-                raise
-            # Segments without a header are what a power cut left of a first attempt.
-            after = Position(0, 0, 0, 0, genesis(directory.name))
-            made = _make_directories(directory) if not names else []
-        else:
-            after = tail_of(segment)
-            _sync_file(disk, segment.path)
-            made = []
+        after, made = place_to_begin(directory, create=create, disk=disk)
         journal = cls(
             lease, after, disk=disk, clock=clock or SystemClock(), segment_bytes=segment_bytes
         )
@@ -269,16 +251,15 @@ class Journal:
     def _position(self) -> Position:
         return Position(self._name.segment, self._name.epoch, self._end, self.seq, self.chain)
 
-    def _write(self, payload: bytes, chain: bytes, mark: bytes | None = None) -> None:
+    def _write(self, payload: bytes, chain: bytes, mark: bytes = ENTRY_MARK) -> None:
         """Write one frame at the end, or nothing."""
-        marked = {} if mark is None else {"mark": mark}
         frame = encode_frame(
             payload,
             chain,
             durable=self._durable.offset,
             seed=self._seed,
             offset=self._end,
-            **marked,
+            mark=mark,
         )
         try:
             self._disk.write(self._fd, frame, self._end)
@@ -300,10 +281,9 @@ class Journal:
         """Before writing: finish what an earlier failure left."""
         if self._torn:
             self._cut()
-            if self._torn:
-                raise StoreUnavailable(
-                    "a half-written journal entry cannot be cut off", where=str(self.path)
-                )
+        if self._torn:
+            text = "a half-written journal entry cannot be cut off"
+            raise StoreUnavailable(text, where=str(self.path))
         if self._suspect:
             try:
                 self._begin_segment()
@@ -327,58 +307,23 @@ class Journal:
             return
 
     def _begin_segment(self) -> None:
-        """Create the next segment behind the last durable entry, with what is pending in it.
-
-        The header is written last: without it readers pass over the file, so a crash before leaves
-        the journal as it was, with the same entries in the segment before.
-        """
+        """Go on in a new segment behind the last durable entry, with what is pending in it."""
         durable = self._durable
-        name = SegmentName(self._lease.epoch, self._name.segment + 1)
-        path = journal_dir(self.directory) / str(name)
-        header = Header(
-            segment=name.segment,
-            epoch=name.epoch,
-            first_seq=durable.seq + 1,
-            previous_epoch=durable.epoch,
-            previous_length=durable.offset,
-            previous_chain=durable.chain,
-            nonce=os.urandom(NONCE_BYTES),
-            run=genesis(self.directory.name),
-            created_ns=time.time_ns(),
-        )
+        header = following(durable, epoch=self._lease.epoch, run=self.directory.name)
+        name, folder = name_of(header), journal_dir(self.directory)
         try:
-            fd = self._disk.create(path)
+            fd, end = create_segment(
+                folder, header, self._pending, disk=self._disk, created=_CREATED, headed=_HEADED
+            )
         except FileExistsError:
             raise RunBusy(
-                "another process began the next journal segment", where=str(path)
+                "another process began the next journal segment", where=str(folder / str(name))
             ) from None
-        try:
-            _CREATED()
-            frames, chain, end = [], durable.chain, HEADER_BYTES
-            for payload in self._pending:
-                chain = chain_after(chain, payload)
-                frame = encode_frame(
-                    payload, chain, durable=HEADER_BYTES, seed=header.seed, offset=end
-                )
-                frames.append(frame)
-                end += len(frame)
-            if frames:
-                self._disk.write(fd, b"".join(frames), HEADER_BYTES)
-                self._disk.sync(fd)
-            self._disk.write(fd, encode_header(header), 0)
-            _HEADED()
-            # Durable before anything follows it: so a broken header with entries behind is damage,
-            # and one with nothing behind is what a power cut left.
-            self._disk.sync(fd)
-        except OSError:
-            os.close(fd)
-            os.unlink(path)
-            raise
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._name, self._seed, self._end = fd, name, header.seed, end
         self._durable = Position(name.segment, name.epoch, HEADER_BYTES, durable.seq, durable.chain)
-        self._unsynced_names.append(path.parent)
+        self._unsynced_names.append(folder)
 
     def _sync_names(self) -> None:
         for directory in tuple(self._unsynced_names):
@@ -396,27 +341,6 @@ class Journal:
                 self._write(b"", self.chain, SEAL_MARK)
             except StoreUnavailable:
                 return  # a missing seal loses nothing but a sharper diagnosis
-
-
-def _make_directories(directory: Path) -> list[Path]:
-    """Make the journal's directory; those whose names must be synced for it to be found."""
-    folder = journal_dir(directory)
-    try:
-        os.makedirs(folder, DIRECTORY_MODE, exist_ok=True)
-    except OSError as error:
-        raise unavailable(error, "make the run's directory", folder) from error
-    return [directory, directory.parent, directory.parent.parent]
-
-
-def _sync_file(disk: Disk, path: Path) -> None:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            disk.sync(fd)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise unavailable(error, "sync the journal", path) from error
 
 
 def _not_ours(directory: Path) -> RunBusy:

@@ -28,14 +28,14 @@ def effects_since(index: RunIndex, state: State) -> tuple[OutsideEffect, ...]:
     start = index.turns(state.run.run, state.turn, state.turn)
     since_ns = start[0].started_ns if start else 0
     found: list[OutsideEffect] = []
-    for turn in index.turns(state.run.run, state.turn):
+    for turn in index.external_turns(state.run.run, state.turn):
         found += _external(state.run, turn, after_seq=state.position)
     for run in index.runs():
         if run.run == state.run.run or run.family != state.run.family:
             continue
         forked_at = run.view.forked_at
         own = 0 if forked_at is None else forked_at + 1
-        for turn in index.turns(run.run, own):
+        for turn in index.external_turns(run.run, own):
             if turn.started_ns >= since_ns:
                 found += _external(run, turn, after_seq=0)
     return tuple(found)

@@ -8,12 +8,13 @@ its own files at the old path needs a mount namespace; this version makes none.)
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from crabrt.core.content import Content, piece_ids
+from crabrt.core.content import Content, split_node
 from crabrt.core.entries import (
     Captured,
     Checkpoint,
@@ -27,9 +28,17 @@ from crabrt.core.entries import (
     Result,
     Started,
 )
-from crabrt.core.ids import ObjectId, RunId, new_run_id
+from crabrt.core.ids import ObjectId, ObjectKind, RunId, new_run_id
 from crabrt.errors import DamagedJournal, NotFound, UsageError
-from crabrt.journal import Record, RunIndex, fork_journal, read_journal, run_dir
+from crabrt.journal import (
+    Position,
+    PositionLost,
+    Record,
+    RunIndex,
+    fork_journal,
+    read_journal,
+    run_dir,
+)
 from crabrt.operations.targets import State, resolve
 from crabrt.store import Store
 from crabrt.store.contents import read_bytes
@@ -56,9 +65,14 @@ class _Cut:
 
     The checkpoint of a turn is written after the next one began, so the shared part may hold
     entries behind `position`; the `Forked` entry says that they do not count.
+
+    Attributes:
+        place: behind the last shared entry.
+        position: the last one of them that counts.
+        chain: the chain hash after that; empty if it was not met.
     """
 
-    upto: int
+    place: Position
     position: int
     chain: bytes
 
@@ -159,11 +173,20 @@ def _texts(store: Store, record: Record, seen: set[ObjectId]) -> Iterator[bytes]
 
 
 def _new_messages(store: Store, messages: Content, seen: set[ObjectId]) -> Iterator[bytes]:
-    """A conversation is sent whole at every turn; each message is looked at once."""
-    for message in piece_ids(messages, store.get):
-        if message not in seen:
-            seen.add(message)
-            yield store.get(message)
+    """A conversation is sent whole at every turn; each message, and each list, is read once."""
+    stack = [(messages.level, iter(messages.ids))]
+    while stack:
+        level, items = stack[-1]
+        item = next((one for one in items if one not in seen), None)
+        if item is None:
+            stack.pop()
+            continue
+        seen.add(item)
+        if level == 0:
+            yield store.get(item)
+        else:
+            below = split_node(store.get(item, ObjectKind.LIST), item)
+            stack.append((level - 1, iter(below)))
 
 
 def _find_cut(parent: Path, state: State) -> _Cut:
@@ -173,9 +196,24 @@ def _find_cut(parent: Path, state: State) -> _Cut:
         NotFound: the journal has no such checkpoint (it changed since the index was read).
         DamagedJournal: it is broken, or the checkpoint belongs to no entry.
     """
-    chain: bytes | None = None
+    cut: _Cut | None = None
+    if state.after is not None:
+        with contextlib.suppress(PositionLost):
+            cut = _find_cut_behind(parent, state, state.after)
+    if cut is None:
+        cut = _find_cut_behind(parent, state, None)
+    if cut is None:
+        raise NotFound("its checkpoint is no longer in the journal", where=state.name)
+    if not cut.chain:
+        raise DamagedJournal("a checkpoint is about entries behind it", where=state.name)
+    return cut
+
+
+def _find_cut_behind(parent: Path, state: State, after: Position | None) -> _Cut | None:
+    """The same, looked for behind `after` only."""
+    chain = after.chain if after is not None and after.seq == state.position else b""
     captured: _Cut | None = None
-    for record in read_journal(parent):
+    for record in read_journal(parent, after=after):
         if record.entry.seq == state.position:
             chain = record.chain
         body = record.body
@@ -183,13 +221,11 @@ def _find_cut(parent: Path, state: State) -> _Cut:
             continue
         if (body.turn, body.inner, body.root) != (state.turn, state.inner, state.root):
             continue
-        if chain is None:
-            raise DamagedJournal("a checkpoint is about entries behind it", where=state.name)
-        captured = _Cut(record.entry.seq, state.position, chain)
+        if not chain and after is not None:
+            return None  # what it belongs to is further back
+        captured = _Cut(record.position, state.position, chain)
         if isinstance(body, Checkpoint):
             return captured
-    if captured is None:
-        raise NotFound("its checkpoint is no longer in the journal", where=state.name)
     return captured
 
 
@@ -208,5 +244,6 @@ def _fork_journal(
         turn=state.turn,
     )
     parent = run_dir(home, RunId(state.run.run))
-    fork_journal(parent, run_dir(home, run), upto=cut.upto, forked=forked)
+    child = run_dir(home, run)
+    fork_journal(parent, child, upto=cut.place.seq, forked=forked, place=cut.place)
     return run

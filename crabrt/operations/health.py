@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from crabrt.core.clock import boot_id
 from crabrt.core.ids import ObjectId, ObjectKind, RunId
 from crabrt.errors import CrabError, Damaged, DamagedJournal, NotFound, RunBusy, StoreUnavailable
-from crabrt.journal import Lease, RunIndex, cut_journal, read_journal, references, run_dir
+from crabrt.journal import (
+    Lease,
+    RunIndex,
+    cut_journal,
+    promised_references,
+    read_journal,
+    run_dir,
+)
 from crabrt.journal.inbox import read_inbox
 from crabrt.operations import naming
 from crabrt.operations.roots import referenced, run_ids, workspace_dirs
@@ -43,12 +51,17 @@ class Health:
         affected: ``RUN@TURN`` of every turn whose files cannot be brought back whole (at most
             `_LISTED_TURNS` a run), and ``RUN`` where the conversation is hurt.
         runs: how many runs were looked at.
+        not_durable: what is missing and was never promised: it was stored, and not durable yet
+            when the power was lost. That is no damage.
+        lost: ``RUN@TURN`` of the turns that this took, and ``RUN`` where it took calls.
     """
 
     store: CheckReport
     troubles: tuple[Trouble, ...]
     affected: tuple[str, ...]
     runs: int
+    not_durable: tuple[Trouble, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,17 +110,29 @@ def check_everything(
     hurt = {object_id for problem in packs.problems for object_id in problem.objects}
     reach = _Reach(store, hurt)
     affected: list[str] = []
+    lost: list[str] = []
+    unpromised: dict[RunId, list[ObjectRef]] = {}
     runs = run_ids(store.home)
     with RunIndex.open(store.home) as index:
         index.refresh()
         for done, run in enumerate(runs):
-            affected += _check_run(store.home, run, index, reach, troubles)
+            promised, unpromised[run] = _named(store.home, run, troubles, affected)
+            affected += _affected(run, index, reach, promised)
             if progress is not None:
                 progress(done + 1, len(runs))
-    for state_dir in workspace_dirs(store.home):
-        _check_restores(state_dir, reach, troubles)
-    troubles += [Trouble("object", i.hex(), text) for i, text in reach.problems.items()]
-    return Health(packs, tuple(troubles), tuple(affected), len(runs))
+        for state_dir in workspace_dirs(store.home):
+            _check_restores(state_dir, reach, troubles)
+        troubles += [Trouble("object", i.hex(), text) for i, text in reach.problems.items()]
+        reach.problems.clear()  # all that must be there was looked at: what is found now is other
+        for run, named in unpromised.items():
+            lost += _affected(run, index, reach, named)
+    not_durable = [
+        Trouble("object", i.hex(), "it was not durable when the power was lost")
+        for i in reach.problems
+    ]
+    return Health(
+        packs, tuple(troubles), tuple(affected), len(runs), tuple(not_durable), tuple(lost)
+    )
 
 
 def repair_everything(home: Path, *, cut_journals: bool = False) -> Repaired:
@@ -172,30 +197,32 @@ def runs_usage(store: Store, index: RunIndex) -> list[RunUsage]:
     return sorted(found, key=lambda one: (-one.stored_bytes - one.journal_bytes, one.run))
 
 
-def _check_run(
-    home: Path, run: RunId, index: RunIndex, reach: _Reach, troubles: list[Trouble]
-) -> list[str]:
-    """Check one run; the turns (or the run) that damage affects."""
-    directory = run_dir(home, run)
-    hurt_roots: set[ObjectId] = set()
-    conversation = False
+def _named(
+    home: Path, run: RunId, troubles: list[Trouble], affected: list[str]
+) -> tuple[list[ObjectRef], list[ObjectRef]]:
+    """What the journal of `run` names: what must be there, and what was never promised to be."""
+    promised: dict[ObjectRef, None] = {}
+    unpromised: dict[ObjectRef, None] = {}
     try:
-        for object_id, kind in references(directory):
-            if not reach.whole(ObjectRef(object_id, kind)):
-                if kind is ObjectKind.ROOT:
-                    hurt_roots.add(object_id)
-                else:
-                    conversation = True
+        for object_id, kind, must in promised_references(run_dir(home, run), boot=boot_id()):
+            (promised if must else unpromised)[ObjectRef(object_id, kind)] = None
     except NotFound:
-        return []  # it has no entry yet, or was deleted meanwhile
+        return [], []  # it has no entry yet, or was deleted meanwhile
     except StoreUnavailable:
         raise
     except CrabError as error:
         troubles.append(Trouble("journal", error.where or run, error.message))
-        return [run]
-    affected: list[str] = [run] if conversation else []
-    if hurt_roots:
-        turns = [turn for turn in index.turns(run) if turn.root in hurt_roots]
+        affected.append(run)
+    return list(promised), [ref for ref in unpromised if ref not in promised]
+
+
+def _affected(run: RunId, index: RunIndex, reach: _Reach, named: Iterable[ObjectRef]) -> list[str]:
+    """The turns of `run` (or the run itself) that what is missing of `named` affects."""
+    missing = [ref for ref in named if not reach.whole(ref)]
+    roots = {ref.id for ref in missing if ref.kind is ObjectKind.ROOT}
+    affected: list[str] = [run] if len(roots) < len(missing) else []
+    if roots:
+        turns = [turn for turn in index.turns(run) if turn.root in roots]
         affected += [f"{run}@{turn.turn}" for turn in turns[:_LISTED_TURNS]]
     return affected
 

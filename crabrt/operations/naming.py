@@ -144,7 +144,7 @@ def effects_needed_by_family(index: RunIndex, run: RunRow) -> list[str]:
     oldest = min(relative.view.forked_at or 0 for relative in relatives)
     return [
         f"{run.run}@{turn.turn}: {tool.name}"
-        for turn in index.turns(run.run, oldest)
+        for turn in index.external_turns(run.run, oldest)
         for tool in turn.tools
         if tool.prior is Prior.EXTERNAL
     ]

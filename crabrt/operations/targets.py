@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from crabrt.core.ids import ObjectId
 from crabrt.core.targets import LAST, Target, TurnRef, parse_target
 from crabrt.errors import NotFound
-from crabrt.journal import RunIndex, RunRow, TurnRow
-from crabrt.journal.lookup import find_run
-
-_BLOCK = 256
+from crabrt.journal import CheckpointRow, Position, RunIndex, RunRow, TurnRow
+from crabrt.journal.lookup import find_run, refuse_if_damaged
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,9 @@ class State:
         turn, inner: which turn; `inner` is 0 for its end.
         root: the root of its tree.
         position: seq of the last journal entry that belongs to it.
+        after: a place in the journal before it (the one before the turn's first entry), to look
+            for it from there; None: the beginning.
+        skipped: later turns that have no checkpoint, where it was counted from the end.
     """
 
     run: RunRow
@@ -34,6 +35,14 @@ class State:
     inner: int
     root: ObjectId
     position: int
+    after: Position | None = None
+    skipped: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, run: RunRow, row: CheckpointRow) -> State:
+        """The state that the index found in `run`."""
+        after = row.turn_row.first
+        return cls(run, row.turn, row.inner, row.root, row.position, after, row.skipped)
 
     @property
     def name(self) -> str:
@@ -50,7 +59,7 @@ def last_run(index: RunIndex, directory: bytes) -> RunRow:
     """The run that ``last`` means to somebody in `directory` (a real path).
 
     It is the newest one whose workspace the directory is, or lies in; where there was never one,
-    the newest of the store. Child runs and damaged ones do not count.
+    the newest of the store. Child runs do not count, nor do those whose beginning is damaged.
 
     Raises:
         NotFound: there are no runs.
@@ -68,26 +77,27 @@ def resolve(index: RunIndex, target: Target | str) -> State:
         UsageError: `target` is malformed.
         Ambiguous: several runs match.
         NotFound: no such run, turn or label; or a turn that has no checkpoint, or gave up its
-        files:
-            message and hint say which, and what there is instead.
+            files: message and hint say which, and what there is instead.
+        DamagedJournal: what is meant is behind damage, or the damage may hide it.
     """
     parsed = parse_target(target) if isinstance(target, str) else target
     run = index.find(parsed.run)
     if parsed.at is None:
         return _latest(index, run)
-    row = index.checkpoint(run.run, parsed.at)
-    return State(run, row.turn, row.inner, row.root, row.position)
+    return State.of(run, index.checkpoint(run.run, parsed.at))
 
 
 def resolve_turn(index: RunIndex, target: Target | str) -> tuple[RunRow, TurnRow, int]:
     """The run, turn and inner point that `target` means, restorable or not; bare: the latest.
 
     Raises:
-        UsageError, Ambiguous, NotFound: as `resolve`, but for checkpoints.
+        UsageError, Ambiguous, NotFound, DamagedJournal: as `resolve`, but for checkpoints.
     """
     parsed = parse_target(target) if isinstance(target, str) else target
     run = index.find(parsed.run)
-    at = TurnRef(turn=-1) if parsed.at is None else parsed.at
+    if parsed.at is None:
+        refuse_if_damaged(run)
+    at = TurnRef(turn=run.turns) if parsed.at is None else parsed.at
     turn = index.turn(run.run, at)
     inner = run.labels[at.label][1] if at.label in run.labels else at.inner
     if inner and all(point.inner != inner for point in turn.inner):
@@ -103,17 +113,18 @@ def restorable_states(
 ) -> list[State]:
     """Every state of the ends of turns `first` to `last` that can be restored, in turn order."""
     return [
-        State(run, turn.turn, 0, turn.root, turn.position)
+        State(run, turn.turn, 0, turn.root, turn.position, turn.first)
         for turn in index.turns(run.run, first, last)
         if turn.restorable and turn.root is not None
     ]
 
 
 def _latest(index: RunIndex, run: RunRow) -> State:
-    for last in range(run.turns, -1, -_BLOCK):
-        states = restorable_states(index, run, max(0, last - _BLOCK + 1), last)
-        if states:
-            return states[-1]
-    raise NotFound(
-        "no turn of this run can be restored", where=run.run, hint=f"see why: crab log {run.run}"
-    )
+    try:
+        return State.of(run, index.checkpoint(run.run, TurnRef(turn=-1)))
+    except NotFound as error:
+        raise NotFound(
+            "no turn of this run can be restored",
+            where=run.run,
+            hint=f"see why: crab log {run.run}",
+        ) from error

@@ -196,10 +196,12 @@ def test_targets_are_resolved_and_what_cannot_be_restored_says_why(run):
         at = lambda text: index.checkpoint(run.id, parse_turn(text))  # noqa: E731
         assert at("0").root == b"\0" * 32
         assert at("good").turn == 3
-        assert at("-2").turn == 5
+        assert (at("-1").turn, at("-1").skipped) == (5, (6,))
+        assert (at("-2").turn, at("-3").turn, at("-4").turn) == (4, 3, 0)
+        assert at("-4").skipped == (1, 2, 6)
         assert at("5.2").root == at("inside").root == inner
         with pytest.raises(NotFound, match="turn 6 has no checkpoint: it was still open") as caught:
-            at("-1")
+            at("6")
         assert caught.value.hint == f"the nearest before it: {run.id}@5"
         with pytest.raises(NotFound, match="turn 2 was thinned by retention on 20") as caught:
             at("2")
@@ -209,7 +211,7 @@ def test_targets_are_resolved_and_what_cannot_be_restored_says_why(run):
                 at(bad)
         assert index.turns(run.id, 3, 4)[0].labels == ("good",)
         assert [t.pinned for t in index.turns(run.id, 3, 4)] == [False, True]
-        assert index.turn(run.id, TurnRef(turn=-1)).turn == 6
+        assert index.turn(run.id, TurnRef(turn=-1)).turn == 5
         assert at("5").protection is Protection.DURABLE
 
 

@@ -48,9 +48,14 @@ def test_a_bare_run_means_its_latest_restorable_turn(builder, home, workspace):
         assert resolve(index, "last").turn == 3
         assert resolve_turn(index, "last")[1].turn == 4
         with pytest.raises(NotFound, match="disk full"):
-            resolve(index, "last@-1")
-        state = resolve(index, parse_target(f"{run.run}@-2"))
+            resolve(index, "last@4")
+        state = resolve(index, parse_target(f"{run.run}@-1"))
         assert state.name == f"{run.run}@3"
+        assert state.skipped == (4,)
+        assert resolve(index, "last@-2").name == f"{run.run}@2"
+        with pytest.raises(NotFound, match="no such turn") as caught:
+            resolve(index, "last@-5")
+        assert caught.value.hint == "4 of its turns 0 to 4 can be restored"
         assert state.workspace_path == str(workspace)
 
 

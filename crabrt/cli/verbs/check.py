@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from crabrt.cli import amounts
@@ -25,7 +27,8 @@ def command(app: App, *, read_data: bool) -> Outcome:
     """Verify packs, catalog, every journal's hash chain, and that all they refer to is there.
 
     Changes nothing. Damage is listed with the turns that it affects, and the exit code is 7; it is
-    3 when all is whole but others may look into the store.
+    3 when all is whole but others may look into the store. What was stored and not durable yet when
+    the power was lost is no damage: it is only mentioned.
     """
     with app.progress("checking") as progress:
         health = check_everything(app.store, read_data=read_data, progress=progress)
@@ -41,6 +44,8 @@ def command(app: App, *, read_data: bool) -> Outcome:
             {"area": one.area, "where": one.where, "text": one.text} for one in health.troubles
         ],
         "affected": list(health.affected),
+        "not_durable": [one.where for one in health.not_durable],
+        "lost": list(health.lost),
     }
 
     def text(out: Screen) -> None:
@@ -49,6 +54,15 @@ def command(app: App, *, read_data: bool) -> Outcome:
             f"{amounts.count(health.runs, 'run')}; "
             + (f"{amounts.size(packs.bytes_read)} re-hashed" if read_data else "structure only")
         )
+        if health.not_durable:
+            missing = amounts.count(len(health.not_durable), "object")
+            was = "was" if len(health.not_durable) == 1 else "were"
+            of = f" (of {_names(health.lost)})" if health.lost else ""
+            out.paragraph(
+                f"{missing}{of} {was} not durable yet when the power was lost. No checkpoint had "
+                "promised otherwise: this is no damage.",
+                "yellow",
+            )
         if not health.troubles:
             out.line(out.style("No problems.", "green"))
             return
@@ -58,10 +72,13 @@ def command(app: App, *, read_data: bool) -> Outcome:
         if len(health.troubles) > _SHOWN:
             out.line(f"... and {len(health.troubles) - _SHOWN} more (--json lists all)")
         if health.affected:
-            names = ", ".join(health.affected[:_SHOWN])
-            out.line(f"Affected: {names}{', ...' if len(health.affected) > _SHOWN else ''}")
+            out.line(f"Affected: {_names(health.affected)}")
         out.line("What can be put right is put right by: crab repair")
 
     damaged = any(one.area != "mode" for one in health.troubles)
     careless = Exit.INCOMPLETE if health.troubles else Exit.DONE
     return Outcome(data, text, Exit.DAMAGED if damaged else careless)
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

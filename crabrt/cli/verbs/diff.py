@@ -14,6 +14,7 @@ from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
 from crabrt.cli.params import TARGET
 from crabrt.cli.patch import FileStat, describe, file_patch, file_stat, patch_bytes
+from crabrt.cli.reports import skipped_text
 from crabrt.cli.safe_text import path_fields, safe_path, safe_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.verb import Outcome, verb
@@ -62,9 +63,11 @@ def command(
     paths = scoped_paths(
         app.store, first, first.run.workspace, [os.fsencode(p) for p in given], app.cwd
     )
+    states = [first] if second is None else [first, resolve(app.index, second)]
+    passed = [state for state in states if state.skipped]
     app.keep(stack := contextlib.ExitStack())
-    if second is not None:
-        other = resolve(app.index, second)
+    if len(states) > 1:
+        other = states[1]
         comparison, name = compare_states(app.store, first, other), other.name
     else:
         workspace = app.workspace(first.run.workspace)
@@ -78,6 +81,8 @@ def command(
         return Outcome(_data(comparison, paths, first.name, name), lambda _: None, exit_code)
 
     def text(out: Screen) -> None:
+        for state in passed:
+            app.err.line(f"{state.name}: {skipped_text(state)}")
         if name_only:
             out.lines(safe_path(change.path) for change in comparison.changes(paths))
         elif stat:

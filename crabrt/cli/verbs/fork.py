@@ -9,7 +9,7 @@ import click
 from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
 from crabrt.cli.params import TARGET
-from crabrt.cli.reports import restored_exit, restored_json, show_restored
+from crabrt.cli.reports import restored_exit, restored_json, show_restored, skipped_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.verb import Outcome, verb
 from crabrt.core.targets import Target
@@ -46,9 +46,16 @@ def command(app: App, *, target: Target, to: str, paths: PathRule) -> Outcome:
     with app.progress(f"forking {state.name}") as progress:
         fork = fork_to(app.store, state, Path(to).absolute(), paths=paths, progress=progress)
     done = Restored(fork.report, None, (), str(fork.directory).encode("utf-8", "surrogateescape"))
-    data = {"run": fork.run, "parent": state.run.run, **restored_json(done, state.name, None)}
+    data = {
+        "run": fork.run,
+        "parent": state.run.run,
+        **restored_json(done, state.name, None),
+        "skipped_turns": list(state.skipped),
+    }
 
     def text(out: Screen) -> None:
+        if (skipped := skipped_text(state)) is not None:
+            out.paragraph(skipped)
         show_restored(out, done, state.name)
         out.line(f"New run: {fork.run}")
         out.line(f"Go on in it: crab resume {fork.run}")

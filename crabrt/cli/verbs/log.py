@@ -17,12 +17,14 @@ from crabrt.cli.params import RUN
 from crabrt.cli.run_lines import how_it_ended, how_to_go_on, run_json, run_title
 from crabrt.cli.safe_text import safe_text
 from crabrt.cli.screen import Screen
+from crabrt.cli.stat_lines import stats_json, stats_lines
 from crabrt.cli.table import Cell, render_table
 from crabrt.cli.turn_lines import COLUMNS, needs_attention, turn_json, turn_row, with_durations
 from crabrt.cli.verb import Outcome, verb
 from crabrt.core.targets import LAST, Target
 from crabrt.errors import UsageError
 from crabrt.journal import RunIndex, RunRow, TurnRow
+from crabrt.operations.statistics import statistics_of
 from crabrt.operations.touching import turns_touching
 
 _POLL_S = 0.2
@@ -36,6 +38,7 @@ _SHOWN_PROBLEMS = 8
         "crab log fixer-7f3a -- src/app.py     # the turns that touched it",
         "crab log -- src/app.py                # ... in the last run here",
         "crab log --follow",
+        "crab log last --stats                 # what the turns did; were the priors right?",
         "crab log last --json | jq '.data.turns[] | select(.verdict != [\"none\"])'",
     ),
     exits=(Exit.INCOMPLETE, Exit.NOT_FOUND, Exit.BUSY, Exit.DAMAGED),
@@ -45,8 +48,9 @@ _SHOWN_PROBLEMS = 8
 @click.argument("paths", nargs=-1, metavar="[-- PATH...]", type=click.Path())
 @click.option("-f", "--follow", is_flag=True, help="Go on as turns close, until the run ends.")
 @click.option("-n", "--limit", type=click.IntRange(min=1), help="Only the last N turns.")
+@click.option("--stats", is_flag=True, help="What the turns come to, instead of the turns.")
 def command(
-    app: App, *, run: Target, paths: tuple[str, ...], follow: bool, limit: int | None
+    app: App, *, run: Target, paths: tuple[str, ...], follow: bool, limit: int | None, stats: bool
 ) -> Outcome:
     """Show a line for each turn of RUN (default: the last one).
 
@@ -55,12 +59,17 @@ def command(
     changed), ✗ unprotected, - thinned by retention. `exposed` is how long the turn held the loop
     back. A turn that lost its protection is explained below the table. On a narrow terminal some
     columns are left out; piped, all are there.
-    With --follow and --json, every turn is an envelope on a line of its own.
+    With --follow and --json, every turn is an envelope on a line of its own. `took` leaves out the
+    time between a crash and the resume.
+
+    With --stats: the share of turns that did nothing, changed files, or called something external;
+    how long turns held the loop back (half of them at most p50, 99 of 100 at most p99); and for
+    each tool how often its prior, what it was declared to do, is what its turns were seen to do. A
+    turn in which other tools may have done it is `unclear`. Calls declared external are not judged.
     """
     row = app.index.find(run.run)
-    if follow and paths:
-        raise UsageError("--follow shows every turn: it takes no PATH")
     if follow:
+        _refuse_with_follow(paths=bool(paths), stats=stats)
         return Outcome(None, lambda _: None, _follow(app, row, limit), told=True)
     first = None if limit is None else max(0, row.turns + 1 - limit)
     turns = app.index.turns(row.run, first)
@@ -71,6 +80,8 @@ def command(
                 app.store, row, turns, [_relative(row, p, app.cwd) for p in paths]
             )
         timed = [(turn, took) for turn, took in timed if turn.turn in touched]
+    if stats:
+        return _stats(row, [turn for turn, _ in timed])
     problems = [line for turn, _ in timed for line in needs_attention(turn)]
 
     def text(out: Screen) -> None:
@@ -91,7 +102,30 @@ def command(
     if app.json:
         shown = [turn_json(turn, took) for turn, took in timed]
         data = {**run_json(row), "turns": shown}
-    return Outcome(data, text, Exit.DAMAGED if row.problem is not None else Exit.DONE)
+    return Outcome(data, text, _exit_code(row))
+
+
+def _refuse_with_follow(*, paths: bool, stats: bool) -> None:
+    if paths:
+        raise UsageError("--follow shows every turn: it takes no PATH")
+    if stats:
+        raise UsageError("--stats is about turns that are over: not with --follow")
+
+
+def _stats(row: RunRow, turns: list[TurnRow]) -> Outcome:
+    """What the turns come to."""
+    found = statistics_of(turns)
+
+    def text(out: Screen) -> None:
+        out.line(run_title(out, row))
+        out.lines(stats_lines(out, found))
+        out.lines(_afterwards(out, row))
+
+    return Outcome({**run_json(row), "stats": stats_json(found)}, text, _exit_code(row))
+
+
+def _exit_code(row: RunRow) -> Exit:
+    return Exit.DONE if row.problem is None else Exit.DAMAGED
 
 
 def _follow(app: App, row: RunRow, limit: int | None) -> int:
@@ -109,7 +143,7 @@ def _follow(app: App, row: RunRow, limit: int | None) -> int:
             data = {"run": row.run, "turns": [turn_json(turn, took)]}
             app.out.line(envelope(app.command, data))
             app.out.flush()
-        return Exit.DONE
+        return _exit_code(app.index.run(row.run))
     app.out.line(run_title(app.out, row))
     app.out.flush()
     lines = render_table(app.out, COLUMNS, rows(), live=True)
@@ -119,8 +153,9 @@ def _follow(app: App, row: RunRow, limit: int | None) -> int:
         for text in attention:
             app.out.paragraph(text, "yellow", indent=2)
         app.out.flush()
-    app.out.lines(_afterwards(app.out, app.index.run(row.run)))
-    return Exit.DONE
+    row = app.index.run(row.run)
+    app.out.lines(_afterwards(app.out, row))
+    return _exit_code(row)
 
 
 def _closed_turns(index: RunIndex, run: str, shown: int) -> Iterator[tuple[TurnRow, float | None]]:

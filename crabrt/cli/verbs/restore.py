@@ -12,7 +12,7 @@ import click
 from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
 from crabrt.cli.params import TARGET
-from crabrt.cli.reports import restored_exit, restored_json, show_restored
+from crabrt.cli.reports import restored_exit, restored_json, show_restored, skipped_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.talk import conversation_outcome
 from crabrt.cli.verb import Outcome, verb
@@ -94,9 +94,14 @@ def command(
                     progress=progress,
                 )
     undoable = to is None and not dry_run and done.report.before is not None
-    data = restored_json(done, state.name, "crab undo" if undoable else None)
+    data = {
+        **restored_json(done, state.name, "crab undo" if undoable else None),
+        "skipped_turns": list(state.skipped),
+    }
 
     def text(out: Screen) -> None:
+        if (skipped := skipped_text(state)) is not None:
+            out.paragraph(skipped)
         show_restored(out, done, state.name, force=force)
         if undoable:
             out.line("Take it back: crab undo")

@@ -1,0 +1,132 @@
+"""What became of a turn's state, folded: its verdict, its checkpoints, what protected it or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec.structs import replace
+
+from crabrt.core.entries import Body, Captured, Checkpoint, Exposed, Gated, Noted, Observed
+from crabrt.core.ids import ID_BYTES, ObjectId
+from crabrt.core.verdicts import Protection
+from crabrt.errors import DamagedJournal
+from crabrt.journal.reading import Record
+from crabrt.journal.turntable import Fold, OpenTurn
+from crabrt.journal.views import InnerView, NoteView
+
+_MAX_BYTES = 1 << 62
+_SAFE = (Protection.DURABLE, Protection.REPLICATED, Protection.INHERITED)
+
+
+def _observed(fold: Fold, body: Observed, record: Record) -> None:
+    verdict = body.verdict
+    fold.edit(
+        body.turn,
+        record,
+        verdict=tuple(verdict.names),
+        evidence=verdict.evidence,
+        files_added=verdict.files_added,
+        files_changed=verdict.files_changed,
+        files_removed=verdict.files_removed,
+        sample=verdict.sample,
+        unobserved=verdict.unobserved,
+    )
+
+
+def _captured(fold: Fold, body: Captured, record: Record) -> None:
+    root = checked_root(fold, body.root)
+    turn = fold.touch(body.turn, record)
+    fold.edit_run(root=root, root_turn=body.turn, root_ns=record.entry.wall_ns)
+    if body.inner:
+        _put_inner(fold, turn, body, Protection.CAPTURED, record)
+        return
+    turn.view = replace(
+        turn.view, root=root, position=body.position, protection=Protection.CAPTURED
+    )
+    fold.edit_run(restorable=body.turn)
+
+
+def _checkpoint(fold: Fold, body: Checkpoint, record: Record) -> None:
+    turn = fold.touch(body.turn, record)
+    view = turn.view
+    root = checked_root(fold, body.root)
+    fold.edit_run(root=root, root_turn=body.turn, root_ns=record.entry.wall_ns)
+    if not 0 <= body.bytes_stored <= _MAX_BYTES:
+        raise DamagedJournal("a checkpoint's size makes no sense", where=fold.where)
+    turn.view = view = replace(
+        view,
+        bytes_stored=min(view.bytes_stored + body.bytes_stored, _MAX_BYTES),
+        not_captured=view.not_captured + body.not_captured,
+        shared=view.shared or body.shared,
+    )
+    if body.inner:
+        _put_inner(fold, turn, body, body.protection, record)
+        return
+    turn.view = replace(
+        view,
+        root=root,
+        position=body.position,
+        protection=body.protection,
+        consistency=body.consistency,
+        scan_ms=body.scan_ms,
+        capture_ms=body.capture_ms,
+        durable_ms=body.durable_ms,
+    )
+    fold.edit_run(restorable=body.turn)
+    fold.state.checked = body.turn
+
+
+def checked_root(fold: Fold, root: bytes) -> ObjectId:
+    """The root that an entry names.
+
+    Raises:
+        DamagedJournal: it is no id.
+    """
+    if len(root) != ID_BYTES:
+        raise DamagedJournal("a checkpoint names no root", where=fold.where)
+    return ObjectId(root)
+
+
+def _put_inner(
+    fold: Fold, turn: OpenTurn, body: Captured | Checkpoint, protection: Protection, record: Record
+) -> None:
+    inner = InnerView(
+        body.inner, checked_root(fold, body.root), body.position, protection, record.entry.wall_ns
+    )
+    others = [other for other in turn.view.inner if other.inner != body.inner]
+    kept = sorted([*others, inner], key=lambda one: one.inner)
+    turn.view = replace(turn.view, inner=tuple(kept))
+
+
+def _gated(fold: Fold, body: Gated, record: Record) -> None:
+    turn = fold.touch(body.turn, record)
+    turn.view = replace(turn.view, exposed_ms=turn.view.exposed_ms + body.exposed_ms)
+
+
+def _exposed(fold: Fold, body: Exposed, record: Record) -> None:
+    turn = fold.touch(body.turn, record)
+    view = turn.view
+    safe = view.protection in _SAFE
+    turn.view = replace(
+        view,
+        unprotected=(*view.unprotected, body.reason),
+        protection=view.protection if safe else Protection.UNPROTECTED,
+    )
+
+
+def _noted(fold: Fold, body: Noted, record: Record) -> None:
+    turn = fold.touch(record.entry.turn, record)
+    note = NoteView(body.topic, body.text, body.paths)
+    turn.view = replace(turn.view, notes=(*turn.view.notes, note))
+
+
+HANDLERS: dict[type[Body], Callable[[Fold, Any, Record], None]] = {
+    Observed: _observed,
+    Captured: _captured,
+    Checkpoint: _checkpoint,
+    Gated: _gated,
+    Exposed: _exposed,
+    Noted: _noted,
+}
+"""What each kind of entry does to the fold."""

@@ -1,0 +1,88 @@
+"""Which of the things that a journal names were ever promised to survive a power cut.
+
+An entry survives SIGKILL as soon as it is appended, and so does what it names; both are durable
+only later. A power cut may therefore leave an entry whose objects are gone, and nobody was promised
+them. What was promised can be told from the journal: a `Checkpoint` is written when all that had
+been stored until its capture is durable, and a run that ended and was closed is durable as a whole.
+Either speaks for its own boot only: what an earlier one had lost was not brought back by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from crabrt.core.entries import Captured, Checkpoint, Ended
+from crabrt.core.ids import ObjectId, ObjectKind
+from crabrt.journal.inbox import read_marks
+from crabrt.journal.reading import Record, is_sealed, read_journal
+from crabrt.journal.retention import kept_turns, named_by
+
+Reference = tuple[ObjectId, ObjectKind]
+
+
+class _Unpromised:
+    """What was named in each boot, and is not known to have become durable."""
+
+    def __init__(self) -> None:
+        self._named: dict[str, list[tuple[int, Reference]]] = {}
+        self._captured: dict[tuple[str, int, int], int] = {}
+
+    def add(self, record: Record, references: list[Reference]) -> None:
+        """An entry and what it names."""
+        body, boot = record.body, record.entry.boot
+        if isinstance(body, Captured):
+            self._captured[boot, body.turn, body.inner] = record.entry.seq
+        named = self._named.setdefault(boot, [])
+        named += [(record.entry.seq, reference) for reference in references]
+
+    def checkpoint(self, record: Record, body: Checkpoint) -> list[Reference]:
+        """What is known to be durable by a checkpoint."""
+        captured = self._captured.pop((record.entry.boot, body.turn, body.inner), 0)
+        return self.upto(max(captured, body.position), record.entry.boot)
+
+    def upto(self, seq: int, boot: str) -> list[Reference]:
+        """What entries up to `seq` named in that boot; it is promised from now on."""
+        named = self._named.get(boot, [])
+        self._named[boot] = [(at, reference) for at, reference in named if at > seq]
+        return [reference for at, reference in named if at <= seq]
+
+    def rest(self) -> list[Reference]:
+        """What is left."""
+        return [reference for named in self._named.values() for _, reference in named]
+
+
+def promised_references(
+    directory: Path, *, boot: str
+) -> Iterator[tuple[ObjectId, ObjectKind, bool]]:
+    """As `retention.references`, and for each whether it must be there.
+
+    Args:
+        directory: the run's directory.
+        boot: the current one: since it began, no power was lost.
+
+    Raises:
+        NotFound, DamagedJournal, FormatTooNew, StoreUnavailable: as `read_journal`.
+    """
+    kept = kept_turns(read_marks(directory))
+    unpromised = _Unpromised()
+    ends: list[Record] = []
+    for record in read_journal(directory):
+        references = list(named_by(record, kept))
+        if record.entry.boot == boot:
+            promised = references
+        elif isinstance(record.body, Checkpoint):
+            promised = references + unpromised.checkpoint(record, record.body)
+        else:
+            promised = []
+            unpromised.add(record, references)
+        if isinstance(record.body, Ended):
+            ends.append(record)
+        for object_id, kind in promised:
+            yield object_id, kind, True
+    for end in ends:
+        if is_sealed(directory, end.position):
+            for object_id, kind in unpromised.upto(end.entry.seq, end.entry.boot):
+                yield object_id, kind, True
+    for object_id, kind in unpromised.rest():
+        yield object_id, kind, False
