@@ -95,6 +95,7 @@ class Subject:
         journal.sync()
         durable = time.perf_counter()
         self.tracker.save()
+        self.writer.catalogue()
         self._turn += 1
         return Checkpointed(
             scan_ms=(scanned - began) * 1e3,

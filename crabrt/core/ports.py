@@ -6,6 +6,7 @@ A port states its contract in prose; every implementation passes the same confor
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from crabrt.core.ids import ObjectId, ObjectKind
@@ -40,6 +41,16 @@ class ObjectWriter(ObjectReader, Protocol):
 
         Raises:
             StoreUnavailable: it cannot be written (disk full, permission, store gone).
+        """
+        ...
+
+    def put_many(self, objects: Mapping[ObjectId, tuple[bytes, ObjectKind]]) -> None:
+        """Store `objects` (bytes and kind by `ids.object_id`), in order, as `put` does each.
+
+        Costs less than as many calls of `put`.
+
+        Raises:
+            StoreUnavailable: not all of them can be written.
         """
         ...
 

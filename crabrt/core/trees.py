@@ -4,35 +4,21 @@ State is names, types, bytes, modes, owners, link targets, extended attributes (
 them), hard-link groups, and the modification times of regular files and symlinks. Directory times,
 access and change times, inode numbers and hole layout are not: see docs/internals/trees.md.
 
-A directory is one `Node`, or, past `SPLIT_OVER` entries, a tree of them: entries in name order are
-cut where a hash of a *name* says so. A change to one entry therefore rewrites one small node a
-level, whatever the size of the directory, and never moves a boundary. Only names decide: the same
-directory has the same id however it came about.
+A directory is one `Node`, or, past a few entries, a tree of them, which `listing` makes and `cutting` cuts.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from enum import IntEnum
-from typing import TypeVar
 
 import msgspec
-import xxhash
 
-from crabrt.core.content import Content, Get, Put
+from crabrt.core.content import Content, Get
 from crabrt.core.ids import ObjectId, ObjectKind
 from crabrt.errors import DamagedObject
 
-SPLIT_OVER = 16
-"""A directory (or level of nodes) of more items than this is split."""
-
-_CUT_MASK = 0x07  # about 11 items a node
-_NODE_MIN = 4  # whatever the names are, every level is at most a quarter of the one below
-_NODE_MAX = 16
 _LEVELS_MAX = 32
-
-_T = TypeVar("_T")
 
 
 class Kind(IntEnum):
@@ -109,81 +95,6 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_node = msgspec.msgpack.Decoder(Node).decode
 _decode_root = msgspec.msgpack.Decoder(Root).decode
 _decode_links = msgspec.msgpack.Decoder(LinkGroups).decode
-
-
-Leaves = tuple[NodeRef, ...]
-"""The lowest nodes of a directory, in order; for one that is not split, the only one."""
-
-
-def put_directory(entries: Sequence[Entry], put: Put) -> ObjectId:
-    """Store a directory; its id. `entries` must be in strictly ascending name order."""
-    return put_above(put_leaves(entries, put), put)
-
-
-def put_leaves(entries: Sequence[Entry], put: Put) -> Leaves:
-    """Store the lowest nodes of a directory. `entries` as for `put_directory`."""
-    if len(entries) <= SPLIT_OVER:
-        return (_put_leaf(entries, put),)
-    return tuple(_put_leaf(part, put) for part in _cut(entries, [e.name for e in entries], 0))
-
-
-def put_leaves_again(
-    leaves: Leaves,
-    names: Sequence[bytes],
-    entry_of: Callable[[bytes], Entry],
-    changed: Iterable[bytes],
-    put: Put,
-) -> Leaves:
-    """`put_leaves` where it is known what it gave before for entries of the same names.
-
-    Costs no more than what changed, however long the directory is.
-
-    Args:
-        leaves: what it gave.
-        names: of all entries, ascending.
-        entry_of: the entry of a name as it is now.
-        changed: names among which are all whose entries are others now.
-        put: called for the nodes with such names alone.
-    """
-    firsts = [leaf.first for leaf in leaves]
-    again = list(leaves)
-    for i in {max(0, bisect_right(firsts, name) - 1) for name in changed}:
-        begin = bisect_left(names, firsts[i])
-        end = bisect_left(names, firsts[i + 1]) if i + 1 < len(firsts) else len(names)
-        again[i] = _put_leaf([entry_of(name) for name in names[begin:end]], put)
-    return tuple(again)
-
-
-def _put_leaf(part: Sequence[Entry], put: Put) -> NodeRef:
-    first = part[0].name if part else b""
-    return NodeRef(first, put(_encode(Node(0, entries=tuple(part))), ObjectKind.TREE))
-
-
-def put_above(leaves: Leaves, put: Put) -> ObjectId:
-    """Store what joins the lowest nodes of a directory; the directory's id."""
-    if len(leaves) == 1:
-        return leaves[0].id
-    refs: Sequence[NodeRef] = leaves
-    level = 1
-    while len(refs) > SPLIT_OVER:
-        refs = [
-            NodeRef(part[0].first, put(_encode(Node(level, nodes=tuple(part))), ObjectKind.TREE))
-            for part in _cut(refs, [r.first for r in refs], level)
-        ]
-        level += 1
-    return put(_encode(Node(level, nodes=tuple(refs))), ObjectKind.TREE)
-
-
-def _cut(items: Sequence[_T], names: Sequence[bytes], level: int) -> Iterator[Sequence[_T]]:
-    start = 0
-    for i, name in enumerate(names):
-        length = i - start
-        if length >= _NODE_MAX or (
-            length >= _NODE_MIN and xxhash.xxh3_64_intdigest(name, seed=level) & _CUT_MASK == 0
-        ):
-            yield items[start:i]
-            start = i
-    yield items[start:]
 
 
 def decode_node(data: bytes, where: ObjectId) -> Node:

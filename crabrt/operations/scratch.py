@@ -7,6 +7,7 @@ large workspace costs disk for a moment, not memory. One thread uses it.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from types import TracebackType
 from typing import IO, Self
 
@@ -54,6 +55,11 @@ class ScratchWriter:
         self._places[found] = (self._end, len(data), kind)
         self._end += len(data)
         return found
+
+    def put_many(self, objects: Mapping[ObjectId, tuple[bytes, ObjectKind]]) -> None:
+        """As `put`, for each."""
+        for data, kind in objects.values():
+            self.put(data, kind)
 
     def get(self, object_id: ObjectId, kind: ObjectKind = ObjectKind.DATA) -> bytes:
         """The object, from here or from the store."""

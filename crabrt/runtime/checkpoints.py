@@ -134,13 +134,14 @@ def _make(session: Session, job: Job, calls: Sequence[CallFact]) -> None:
     if not os.path.exists(journal.path):
         raise StoreUnavailable("the store is gone", where=str(journal.path))
     job.durable.set_result(None)
-    _save_index(session)
+    _save_caches(session)
 
 
-def _save_index(session: Session) -> None:
+def _save_caches(session: Session) -> None:
     """The turn is safe without it: a next run has more to read."""
     try:
         session.engine.tracker.save()
+        session.engine.writer.catalogue()
     except (CrabError, OSError) as error:
         session.journal.append(Noted("index", f"not saved: {error}"), turn=session.machine.turn)
 

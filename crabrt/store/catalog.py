@@ -14,8 +14,9 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
+from itertools import repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,13 +42,14 @@ CREATE TABLE IF NOT EXISTS objects (
     raw INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (id, pack)) WITHOUT ROWID;
 """
 _LOCATE = (
-    "SELECT p.name, o.offset, o.stored, o.raw, o.kind FROM objects o"
-    " JOIN packs p ON p.number = o.pack WHERE o.id = ?"
+    "SELECT o.id, p.name, o.offset, o.stored, o.raw, o.kind FROM objects o"
+    " JOIN packs p ON p.number = o.pack WHERE o.id "
 )
 _ITEMS_OF = (
     "SELECT o.id, p.name, o.offset, o.stored, o.raw, o.kind FROM packs p"
     " JOIN objects o ON o.pack = p.number WHERE p.name = ?"
 )
+_LOCATE_MAX = 512
 _BUSY_MS = 5_000
 _ATTEMPTS = 10
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
@@ -111,7 +113,20 @@ class Catalog:
 
     def locate(self, object_id: ObjectId) -> list[Location]:
         """Every place where the object is known to be; usually one or none."""
-        return [Location(*row) for row in self._rows(_LOCATE, object_id)]
+        return [Location(*row[1:]) for row in self._rows(f"{_LOCATE} = ?", object_id)]
+
+    def locate_all(self, object_ids: Sequence[ObjectId]) -> dict[ObjectId, list[Location]]:
+        """`locate` for many at the price of few: those that are known, with their places."""
+        found: dict[ObjectId, list[Location]] = {}
+        for start in range(0, len(object_ids), _LOCATE_MAX):
+            asked = object_ids[start : start + _LOCATE_MAX]
+            # Powers of two, filled up, so that SQLite keeps a few prepared statements.
+            slots = 1 << (len(asked) - 1).bit_length()
+            query = f"{_LOCATE} IN ({','.join('?' * slots)})"
+            filler = repeat(asked[0], slots - len(asked))
+            for object_id, *place in self._rows(query, *asked, *filler):
+                found.setdefault(ObjectId(object_id), []).append(Location(*place))
+        return found
 
     def packs(self) -> dict[str, PackState]:
         """What is known, by pack."""
@@ -269,7 +284,7 @@ class Catalog:
             if not _check_version(version):
                 db.executescript(_SCHEMA)
                 db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-            db.execute(_LOCATE, (b"",)).fetchall()
+            db.execute(f"{_LOCATE} = ?", (b"",)).fetchall()
             self._inode = os.stat(self.path).st_ino
         except BaseException:
             db.close()

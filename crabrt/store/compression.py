@@ -11,9 +11,12 @@ from enum import IntEnum
 
 import zstandard
 
-from crabrt.core.ids import Buffer
+from crabrt.core.ids import Buffer, ObjectKind
 
 LEVEL = 3
+NODE_LEVEL = -1
+"""For tree nodes and lists of ids: a third of their bytes and more are ids, which do not shrink, so
+the quick level saves nearly as much in a third of the time."""
 OBJECT_MAX = 64 << 20
 """Longest object. Longer contents are cut into pieces; a longer length on disk is damage."""
 
@@ -33,6 +36,7 @@ class Codec(IntEnum):
 class _Contexts(threading.local):
     def __init__(self) -> None:
         self.compressor = zstandard.ZstdCompressor(level=LEVEL)
+        self.quick = zstandard.ZstdCompressor(level=NODE_LEVEL)
         self.sampler = zstandard.ZstdCompressor(level=1)
         self.decompressor = zstandard.ZstdDecompressor()
 
@@ -40,12 +44,13 @@ class _Contexts(threading.local):
 _contexts = _Contexts()
 
 
-def compress(data: Buffer) -> tuple[Codec, Buffer]:
+def compress(data: Buffer, kind: ObjectKind = ObjectKind.DATA) -> tuple[Codec, Buffer]:
     """What to store for `data`: zstd if that saves at least 3 %, else `data` itself."""
     size = len(data)
     if size < _WORTH_TRYING or (size >= _SAMPLE_FROM and _looks_dense(memoryview(data))):
         return Codec.RAW, data
-    packed = _contexts.compressor.compress(data)
+    compressor = _contexts.compressor if kind is ObjectKind.DATA else _contexts.quick
+    packed = compressor.compress(data)
     if len(packed) > size * (1 - _SAVES_AT_LEAST):
         return Codec.RAW, data
     return Codec.ZSTD, packed

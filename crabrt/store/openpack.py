@@ -14,9 +14,10 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from crabrt.core import failpoints
-from crabrt.core.ids import Buffer
+from crabrt.core.ids import Buffer, ObjectId
 from crabrt.store import layout, packs
 
 BUFFER_BYTES = 1 << 20
@@ -30,6 +31,16 @@ _named = failpoints.declare(
 _sealed = failpoints.declare(
     "pack.sealed", "a pack is durable and has its footer, which is not synced"
 )
+
+
+class Record(NamedTuple):
+    """An object ready to be appended; `raw` is its length in bytes, `kind` its `ObjectKind`."""
+
+    id: ObjectId
+    kind: int
+    raw: int
+    header: bytes
+    payload: Buffer
 
 
 class OpenPack:
@@ -69,14 +80,19 @@ class OpenPack:
             taken.append(self.uncatalogued.popleft())
         return taken
 
-    def append(self, item: packs.Item, header: bytes, payload: Buffer) -> None:
-        """Buffer a record; `item` says where it goes, which must be `end`."""
+    def append(self, record: Record) -> packs.Location:
+        """Buffer a record; where it is."""
+        header, payload = record.header, record.payload
+        stored = len(payload)
+        at = packs.Location(self.name, self.end, stored, record.raw, record.kind)
+        item = packs.Item(record.id, at)
         self._buffer += header
         self._buffer += payload
         self._entries += packs.entry_bytes(item)
         self.uncatalogued.append(item)
-        self.end += len(header) + len(payload)
+        self.end += len(header) + stored
         self.records += 1
+        return at
 
     def write_out(self) -> None:
         """Hand everything buffered to the kernel.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -16,8 +16,8 @@ from crabrt.errors import DamagedObject, StoreUnavailable, UsageError
 from crabrt.store import compression, frames, layout, locks
 from crabrt.store.failures import unavailable
 from crabrt.store.index import lock_path
-from crabrt.store.openpack import BUFFER_BYTES, OpenPack
-from crabrt.store.packs import HEADER_BYTES, Item, Location
+from crabrt.store.openpack import BUFFER_BYTES, OpenPack, Record
+from crabrt.store.packs import HEADER_BYTES, Location
 from crabrt.store.references import References
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ PACK_RECORDS = 65_536
 _UNSYNCED_PACKS = 2
 """As many full packs may wait for a sync; then `put` syncs the oldest itself."""
 _PUSH_ROWS = 256
-"""A `sync` that finds as many rows waiting moves them to the catalog, for others to find."""
+"""As many rows are worth a transaction of the catalog's."""
+_FRESH_MAX = 8192
+"""With as many rows in memory, `sync` itself moves them to the catalog."""
 
 _registered = failpoints.declare(
     "writer.registered", "a writer's lock is held, it has written nothing"
@@ -126,17 +128,28 @@ class StoreWriter:
             UsageError: longer than an object may be; or a forked child, or a closed writer.
         """
         object_id = compute_id(data, kind)
-        if self._known(object_id):
-            return object_id
-        if len(data) > compression.OBJECT_MAX:
-            raise UsageError(f"{len(data)} bytes are too long for one object", hint="use put_bytes")
-        codec, payload = compression.compress(data)
-        header = frames.header(object_id, kind, codec, len(data), payload)
-        with self._lock:
-            at = self._fresh.get(object_id)
-            if at is None or self.references.condemned(at.pack):
-                self._append(object_id, kind, len(data), header, payload)
+        self.put_many({object_id: (data, kind)})
         return object_id
+
+    def put_many(self, objects: Mapping[ObjectId, tuple[Buffer, ObjectKind]]) -> None:
+        """Store what is not there of `objects`, by id; errors as for `put`."""
+        records = []
+        for object_id in self._unknown(objects):
+            data, kind = objects[object_id]
+            if len(data) > compression.OBJECT_MAX:
+                raise UsageError(
+                    f"{len(data)} bytes are too long for one object", hint="use put_bytes"
+                )
+            codec, payload = compression.compress(data, kind)
+            header = frames.header(object_id, kind, codec, len(data), payload)
+            records.append(Record(object_id, kind, len(data), header, payload))
+        with self._lock:
+            fresh, condemned = self._fresh, self.references.condemned
+            self._append(
+                record
+                for record in records
+                if (at := fresh.get(record.id)) is None or condemned(at.pack)
+            )
 
     def copy(self, object_id: ObjectId, at: Location) -> None:
         """Append a verified copy of a record that lies elsewhere, even though it is there.
@@ -149,49 +162,52 @@ class StoreWriter:
         record = self._store.read_record(at)
         head, payload = record[: frames.HEADER_BYTES], record[frames.HEADER_BYTES :]
         with self._lock:
-            self._append(object_id, at.kind, at.raw, head, payload)
+            self._append([Record(object_id, at.kind, at.raw, head, payload)])
 
-    def _known(self, object_id: ObjectId) -> bool:
-        """Whether a copy exists that needs no second one; records that it is relied on."""
+    def _unknown(self, object_ids: Collection[ObjectId]) -> list[ObjectId]:
+        """Those of which no copy exists yet; of the others it is recorded that they are needed."""
         self._check()
-        references = self.references
+        references, fresh = self.references, self._fresh
         if not references.loose and not self._local.__dict__.get("spans"):
             with self._lock:
                 self._answer(references.activate())
-        at = self._fresh.get(object_id)
-        if at is not None and at.pack == self._open.name:
-            return True
-        places = [at] if at is not None else self._catalog.locate(object_id)
-        if not places:
-            return False
+        here = self._open.name
+        places: dict[ObjectId, list[Location]] = {}
+        for object_id in object_ids:
+            at = fresh.get(object_id)
+            if at is None or at.pack != here:
+                places[object_id] = [] if at is None else [at]
+        places.update(self._catalog.locate_all([i for i, known in places.items() if not known]))
         # Under the lock, as a `sync` in another thread must not answer a list in between.
         with self._lock:
-            for place in places:
-                if references.usable(place.pack):
-                    references.found(object_id, place.pack)
-                    return True
+            return [i for i, known in places.items() if not self._relied_on(i, known)]
+
+    def _relied_on(self, object_id: ObjectId, places: list[Location]) -> bool:
+        for place in places:
+            if self.references.usable(place.pack):
+                self.references.found(object_id, place.pack)
+                return True
         return False
 
-    def _append(
-        self, object_id: ObjectId, kind: int, raw: int, header: bytes, payload: Buffer
-    ) -> None:
+    def _append(self, records: Iterable[Record]) -> None:
+        """Append to the open pack. What fails is lost, with what was before it and unwritten."""
         self._check()
         self._local.__dict__.setdefault("told", self._losses)
-        pack = self._open
-        at = Location(pack.name, pack.end, len(payload), raw, kind)
-        try:
-            pack.append(Item(object_id, at), header, payload)
-            self._fresh[object_id] = at
+        for record in records:
+            pack = self._open
+            try:
+                at = self._fresh[record.id] = pack.append(record)
+                if pack.buffered >= BUFFER_BYTES:
+                    pack.write_out()
+                if pack.end >= self._pack_bytes or pack.records >= PACK_RECORDS:
+                    self._roll()
+            except OSError as error:
+                self._give_up(self._open, self._open.written_to)
+                self._lost.discard(record.id)
+                raise unavailable(error, pack.path, "storing an object") from error
             self.bytes_stored += at.length
-            if pack.buffered >= BUFFER_BYTES:
-                pack.write_out()
-            if pack.end >= self._pack_bytes or pack.records >= PACK_RECORDS:
-                self._roll()
-        except OSError as error:
-            self._give_up(self._open, self._open.written_to)
-            self._lost.discard(object_id)
-            raise unavailable(error, pack.path, "storing an object") from error
-        self._lost.discard(object_id)
+            if self._lost:
+                self._lost.discard(record.id)
 
     def _roll(self) -> None:
         """Start another pack. The full one is sealed once it is durable; few may wait for that."""
@@ -245,10 +261,20 @@ class StoreWriter:
                 self._sync_to(pack, length)
             self._retire()
             with self._lock:
-                if len(self._fresh) >= _PUSH_ROWS:
+                if len(self._fresh) >= _FRESH_MAX:
                     self._push(self._open)
                 self._answer(answers)
                 self._raise_if_lost()
+
+    def catalogue(self) -> None:
+        """Move durable rows to the catalog, for others to find, if many have come together.
+
+        Takes milliseconds, and nothing depends on it: for when nobody waits.
+        """
+        with self._lock:
+            self._check()
+            if len(self._fresh) >= _PUSH_ROWS:
+                self._push(self._open)
 
     def _sync_to(self, pack: OpenPack, length: int) -> None:
         """Make a pack durable up to `length`, or give up what was not."""

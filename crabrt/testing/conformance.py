@@ -16,7 +16,8 @@ import threading
 
 import pytest
 
-from crabrt.core.ports import BlobStore
+from crabrt.core.ids import ObjectKind, object_id
+from crabrt.core.ports import BlobStore, ObjectWriter
 from crabrt.errors import DamagedObject, NotFound, UsageError
 
 
@@ -106,3 +107,40 @@ class BlobStoreSuite:
         for action in (blobs.get, blobs.size, blobs.delete, lambda bad: blobs.put(bad, b"")):
             with pytest.raises(UsageError):
                 action(name)
+
+
+class ObjectWriterSuite:
+    """The contract of `ObjectWriter`. Inherit, and define the fixture ``writer``: an empty one."""
+
+    def test_what_was_put_comes_back_at_once(self, writer: ObjectWriter) -> None:
+        """An object is readable through its writer without a flush."""
+        for kind in ObjectKind:
+            for data in (b"", b"x", b"abc" * 5_000):
+                found = writer.put(data, kind)
+                assert found == object_id(data, kind)
+                assert writer.contains(found)
+                assert writer.get(found, kind) == data
+
+    def test_many_at_once_are_as_each_alone(self, writer: ObjectWriter) -> None:
+        """`put_many` stores what `put` would, and what is there already is no obstacle."""
+        known = writer.put(b"known")
+        objects = {
+            object_id(data, kind): (data, kind)
+            for data in (b"known", *(b"number %d" % i for i in range(3_000)))
+            for kind in (ObjectKind.DATA, ObjectKind.TREE)
+        }
+        writer.put_many(objects)
+        writer.put_many(objects)
+        writer.put_many({})
+        writer.flush()
+        writer.sync()
+        assert known in objects
+        for found, (data, kind) in objects.items():
+            assert writer.get(found, kind) == data
+
+    def test_what_is_absent_is_damage(self, writer: ObjectWriter) -> None:
+        """A reference to what is not there can only come from damage."""
+        absent = object_id(b"never put")
+        assert not writer.contains(absent)
+        with pytest.raises(DamagedObject):
+            writer.get(absent)

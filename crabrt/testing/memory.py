@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from crabrt.core.ids import ObjectId, ObjectKind, object_id
 from crabrt.errors import DamagedObject
 
@@ -23,6 +25,11 @@ class MemoryObjects:
         name = object_id(data, kind)
         self.objects.setdefault(name, bytes(data))
         return name
+
+    def put_many(self, objects: Mapping[ObjectId, tuple[bytes, ObjectKind]]) -> None:
+        """Keep all of them."""
+        for name, (data, _) in objects.items():
+            self.objects.setdefault(name, data)
 
     def get(self, object_id: ObjectId, kind: ObjectKind = ObjectKind.DATA) -> bytes:  # noqa: ARG002 - the port's
         """The bytes of an object.

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from crabrt.core.ids import ObjectId
+from crabrt.core.listing import Edit, Listing
 from crabrt.core.ports import ObjectWriter
-from crabrt.core.trees import Entry, Kind, Leaves, put_above, put_leaves, put_leaves_again
+from crabrt.core.trees import Entry, Kind
 from crabrt.workspace.changes import Change, compare, join
 from crabrt.workspace.dirfd import DirStack
 from crabrt.workspace.files import FileReader, Reading, directory_entry
@@ -33,38 +33,19 @@ class Work:
     Attributes:
         seen: what the scan found; for a directory that is here only because one below it changed,
             the index as it is.
-        entries: by name, what will be captured.
-        before: by name, what was.
+        edit: the entries: what was captured, and what will be.
         own: the directory's own entry (child missing), if its metadata was read.
         stamps: by name, for what was read.
         doubts: by name, for what was read and has to be read again.
-        touched: the names whose entry may differ from what was.
-        leaves: the nodes the entries were stored as, if they were.
+        listing: the entries as they were stored, once they are.
     """
 
     seen: Seen
-    entries: dict[bytes, Entry]
-    before: dict[bytes, Entry]
+    edit: Edit
     own: Entry | None = None
     stamps: dict[bytes, bytes] = field(default_factory=dict)
     doubts: dict[bytes, Doubt] = field(default_factory=dict)
-    touched: set[bytes] = field(default_factory=set)
-    leaves: Leaves = ()
-
-    def keep(self, entry: Entry) -> None:
-        """Capture `entry`."""
-        self.entries[entry.name] = entry
-        self.touched.add(entry.name)
-
-    def drop(self, name: bytes) -> None:
-        """Capture nothing under `name`."""
-        if self.entries.pop(name, None) is not None:
-            self.touched.add(name)
-
-    @property
-    def differs(self) -> bool:
-        """Whether an entry is another one."""
-        return any(self.entries.get(name) != self.before.get(name) for name in self.touched)
+    listing: Listing | None = None
 
 
 @dataclass(slots=True)
@@ -152,17 +133,16 @@ class Capturer:
         assert lost.parent is not None
         self._lost.add(lost)
         work = self._work_for(lost.parent)
-        work.seen.dirs.pop(lost.name, None)
-        work.seen.settled = False
+        seen = work.seen
+        seen.dirs = {name: node for name, node in seen.dirs.items() if name != lost.name}
+        seen.settled = False
         if isinstance(error, PermissionError):
-            work.seen.skipped[lost.name] = LOCKED
+            seen.skipped = {**seen.skipped, lost.name: LOCKED}
 
     def _work_for(self, node: Dir, seen: Seen | None = None) -> Work:
         work = self._work.get(node)
         if work is None:
-            before = {entry.name: entry for entry in node.entries}
-            seen = seen or unchanged(node)
-            work = self._work[node] = Work(seen, dict(before), before)
+            work = self._work[node] = Work(seen or unchanged(node), Edit(node.listing))
         elif seen is not None and work.seen is not seen:
             # Something below was lost before this directory's own turn came.
             seen.dirs = {k: v for k, v in seen.dirs.items() if k in work.seen.dirs}
@@ -178,14 +158,15 @@ class Capturer:
             work.own = directory_entry(fd, node.name, status)
             if stamp(status) != seen.stamp:
                 seen.settled = False
-        if seen.names != node.names:
-            for name in work.before.keys() - set(seen.names):
-                work.drop(name)
+        edit = work.edit
+        if seen.names is not node.names:
+            for name in set(node.names).difference(seen.names):
+                edit.drop(name)
         for name in seen.dirs.keys() - node.dirs.keys():
-            work.drop(name)  # until its own entry is made
+            edit.drop(name)  # until its own entry is made
         for name, reason in seen.skipped.items():
             if reason != node.skipped.get(name):
-                work.drop(name)  # a socket took its place, a mount covers it
+                edit.drop(name)  # a socket took its place, a mount covers it
         if seen.read:
             self._read_names(fd, work)
 
@@ -193,7 +174,7 @@ class Capturer:
         seen, node = work.seen, work.seen.dir
         for i in seen.read:
             name = seen.names[i]
-            reading = self._reader.read(fd, name, work.before.get(name), node.stamp_of(name))
+            reading = self._reader.read(fd, name, work.edit.before(name), node.stamp_of(name))
             self._take(work, name, reading)
 
     def _take(self, work: Work, name: bytes, reading: Reading) -> None:
@@ -201,14 +182,14 @@ class Capturer:
         outcome = self._outcome
         outcome.bytes_read += reading.bytes_read
         work.stamps[name] = reading.stamp or GONE
-        work.drop(name)
+        work.edit.drop(name)
         if reading.doubt is not None:
             work.doubts[name] = reading.doubt
             outcome.torn = outcome.torn or reading.doubt == "torn"
         if reading.reason is not None:
             work.seen.skipped[name] = reading.reason
         if reading.entry is not None:
-            work.keep(reading.entry)
+            work.edit.keep(reading.entry)
         elif reading.reason is None:
             work.seen.settled = False  # it vanished: list again
 
@@ -247,42 +228,29 @@ class Capturer:
     def _close(self, node: Dir, above: Work) -> None:
         work = self._work[node]
         name = node.name
-        known = above.before.get(name)
+        known = above.edit.before(name)
         known = known if known is not None and known.kind == Kind.DIR else None
         self._drop_lost_children(work)
-        above.keep(self._entry_of(work, known))
+        above.edit.keep(self._entry_of(work, known))
         self._note_changes(work)
 
     def _entry_of(self, work: Work, known: Entry | None) -> Entry:
         own = work.own if work.own is not None else known
         assert own is not None
-        same = known is not None and not work.differs
-        child = known.child if known is not None and same else self._put_entries(work)
-        return msgspec.structs.replace(own, child=child)
-
-    def _put_entries(self, work: Work) -> ObjectId:
-        """Store the entries of a directory; the nodes that hold no touched name are there."""
-        put, leaves = self._writer.put, work.seen.dir.leaves
-        if leaves and work.entries.keys() == work.before.keys():
-            names, entry_of = list(work.before), work.entries.__getitem__
-            work.leaves = put_leaves_again(leaves, names, entry_of, work.touched, put)
-        else:
-            work.leaves = put_leaves([work.entries[name] for name in sorted(work.entries)], put)
-        return put_above(work.leaves, put)
+        work.listing = work.edit.store(self._writer.put)
+        return msgspec.structs.replace(own, child=work.listing.id)
 
     def _drop_lost_children(self, work: Work) -> None:
         for name in work.seen.dir.dirs.keys() - work.seen.dirs.keys():
-            entry = work.entries.get(name)
+            entry = work.edit.now(name)
             if entry is not None and entry.kind == Kind.DIR:
-                work.drop(name)
+                work.edit.drop(name)
 
     def _note_changes(self, work: Work) -> None:
         outcome, node = self._outcome, work.seen.dir
         path: bytes | None = None
-        for name in work.touched:
-            before, after = work.before.get(name), work.entries.get(name)
-            if before == after:
-                continue
+        for name, after in work.edit.differing().items():
+            before = work.edit.before(name)
             if before is not None:
                 outcome.count(before, -1)
             if after is not None:
@@ -305,16 +273,15 @@ class Capturer:
 
     def linked_in(self, work: Work) -> tuple[Linked, ...]:
         """The captured names of a directory whose file has more than one link."""
-        node = work.seen.dir
-        entries = work.entries
-        found = {
-            link[2]: link
-            for link in node.linked
-            if link[2] in entries and entries[link[2]].kind != Kind.DIR
-        }
+        now = work.edit.now
+        found = {}
+        for link in work.seen.dir.linked:
+            entry = now(link[2])
+            if entry is not None and entry.kind != Kind.DIR:
+                found[link[2]] = link
         for name in work.stamps:
             found.pop(name, None)
-            if name in work.entries:
+            if now(name) is not None:
                 _, inode, device, links, *_ = STAMP.unpack(work.stamps[name])
                 if links > 1:
                     found[name] = (device, inode, name)
@@ -331,8 +298,8 @@ def unchanged(node: Dir) -> Seen:
         stamp=node.stamp,
         names=node.names,
         stamps=node.stamps,
-        dirs=dict(node.dirs),
-        skipped=dict(node.skipped),
+        dirs=node.dirs,
+        skipped=node.skipped,
         ignores=node.ignores,
         settled=node.settled,
         relisted=False,
@@ -356,11 +323,8 @@ def apply(work: Work, linked: tuple[Linked, ...]) -> None:
     node.skipped = seen.skipped
     node.ignores = seen.ignores
     node.settled = seen.settled
-    kept = {n: d for n, d in node.doubts.items() if n not in work.stamps and n in work.entries}
+    kept = {n: d for n, d in node.doubts.items() if n not in work.stamps and work.edit.now(n)}
     node.doubts = kept | work.doubts
     node.linked = linked
-    if work.differs:
-        node.hold(work.entries)
-        if not work.before:
-            node.pack()  # all of a first capture would take much memory until it is saved
-        node.leaves = work.leaves
+    if work.listing is not None:
+        node.listing = work.listing

@@ -1,9 +1,8 @@
 """The index in memory: for every directory its names, their stamps, and their captured entries.
 
 It is a tree of `Dir` objects, one for each directory, and lean inside: stamps are one packed byte
-string, entries are the msgpack bytes of what the tree node holds, decoded only where something
-changed. The root that the index describes can therefore be rebuilt from it without reading the
-store.
+string, entries are the bytes of the tree nodes that hold them, decoded only where something
+changed. What an entry was can therefore be told without reading the store.
 """
 
 from __future__ import annotations
@@ -12,9 +11,8 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Literal
 
-import msgspec
-
-from crabrt.core.trees import Entry, Leaves
+from crabrt.core.listing import NOTHING, Listing
+from crabrt.core.trees import Entry
 from crabrt.workspace.changes import join
 from crabrt.workspace.stamps import GONE, STAMP_BYTES
 
@@ -28,11 +26,6 @@ LOCKED = "permission denied"
 Linked = tuple[int, int, bytes]
 """Device, inode and name of a captured file with more than one link."""
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[Entry, ...]).decode
-
-EMPTY = _encode(())
-
 
 class Dir:
     """One directory as it was last captured. Owned by a `Tracker`.
@@ -42,7 +35,7 @@ class Dir:
         stamp: of the directory, taken before it was listed; empty when never captured.
         names: all names in it that are not excluded, in order, captured or not.
         stamps: the stamps of `names`, one after the other.
-        leaves: the lowest tree nodes that `entries` were stored as; empty where that is not known.
+        listing: the captured entries.
         dirs: the captured directories in it, by name.
         doubts: names to be read again at the next scan whatever their stamp says.
         skipped: names that are not captured, with the reason.
@@ -52,14 +45,12 @@ class Dir:
     """
 
     __slots__ = (
-        "_held",
-        "_packed",
         "depth",
         "dirs",
         "doubts",
         "ignores",
-        "leaves",
         "linked",
+        "listing",
         "name",
         "names",
         "parent",
@@ -76,9 +67,7 @@ class Dir:
         self.stamp = b""
         self.names: tuple[bytes, ...] = ()
         self.stamps = b""
-        self._packed = EMPTY
-        self._held: dict[bytes, Entry] | None = None
-        self.leaves: Leaves = ()
+        self.listing: Listing = NOTHING
         self.dirs: dict[bytes, Dir] = {}
         self.doubts: dict[bytes, Doubt] = {}
         self.skipped: dict[bytes, str] = {}
@@ -95,31 +84,6 @@ class Dir:
             parts.append(node.name)
             node = node.parent
         return b"/".join(reversed(parts))
-
-    @property
-    def packed(self) -> bytes:
-        """The entries, encoded."""
-        self.pack()
-        return self._packed
-
-    @packed.setter
-    def packed(self, packed: bytes) -> None:
-        self._packed, self._held = packed, None
-
-    def pack(self) -> None:
-        """Encode what is held."""
-        if self._held is not None:
-            self._packed = _encode([self._held[name] for name in sorted(self._held)])
-            self._held = None
-
-    def hold(self, entries: dict[bytes, Entry]) -> None:
-        """Take over other entries; they are encoded by `pack`, or when asked for."""
-        self._held = entries
-
-    @property
-    def entries(self) -> tuple[Entry, ...]:
-        """The captured entries in name order."""
-        return _decode(self.packed)
 
     def stamp_of(self, name: bytes) -> bytes:
         """The stamp of a name; `GONE` of one that is not in the index."""
@@ -141,6 +105,6 @@ class Dir:
         stack = [(self, self.path)]
         while stack:
             node, path = stack.pop()
-            for entry in node.entries:
+            for entry in node.listing.entries():
                 yield join(path, entry.name), entry
             stack.extend((child, join(path, name)) for name, child in node.dirs.items())

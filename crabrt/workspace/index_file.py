@@ -21,12 +21,13 @@ import msgspec
 import xxhash
 
 from crabrt.core.ids import ObjectId
+from crabrt.core.listing import Listing
 from crabrt.core.trees import Entry
 from crabrt.errors import StoreUnavailable
 from crabrt.workspace.index import Dir, Doubt, Linked
 from crabrt.workspace.stamps import STAMP_BYTES
 
-VERSION = 1
+VERSION = 2
 NAME = "index"
 
 _MAGIC = b"crabidx\1"
@@ -70,7 +71,7 @@ class _DirRecord(msgspec.Struct, frozen=True, array_like=True):
     stamp: bytes
     names: tuple[bytes, ...]
     stamps: bytes
-    packed: bytes
+    listing: Listing
     doubts: dict[bytes, Doubt]
     skipped: dict[bytes, str]
     ignores: bytes
@@ -219,7 +220,7 @@ class IndexFile:
             stamp=node.stamp,
             names=node.names,
             stamps=node.stamps,
-            packed=node.packed,
+            listing=node.listing,
             doubts=node.doubts,
             skipped=node.skipped,
             ignores=node.ignores,

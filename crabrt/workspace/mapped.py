@@ -21,6 +21,7 @@ import os
 import re
 import signal
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from crabrt.workspace.stamps import file_system, tick_ns
 
@@ -52,8 +53,7 @@ class _Listing:
     unseen: int
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """Whether stores may go unseen in a file about to be read.
 
     Attributes:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from crabrt.core.clock import boot_id
 from crabrt.core.content import Content
 from crabrt.core.ids import ObjectId, ObjectKind
+from crabrt.core.listing import Edit
 from crabrt.core.ports import ObjectReader, ObjectWriter
 from crabrt.core.trees import Entry, Root, encode_root
 from crabrt.core.verdicts import Consistency
 from crabrt.errors import DamagedObject, Unprotected
+from crabrt.store.batch import Batch
 from crabrt.workspace.capture import Capturer, Outcome, apply
 from crabrt.workspace.changes import Change, join, with_links
 from crabrt.workspace.diff import read_root
@@ -227,9 +229,10 @@ class Tracker:
         clock = (time.time_ns(), clock_offset_ns())
         previous = self.root
         root_fd = self.workspace.open_root()
+        batch = Batch(writer)
         try:
-            reader = FileReader(writer, root_fd)
-            capturer = Capturer(self._top, self._top_entry, writer, reader)
+            reader = FileReader(batch, root_fd)
+            capturer = Capturer(self._top, self._top_entry, batch, reader)
             outcome = capturer.run(root_fd, scan.seen)
         except DirectoryMoved as error:
             raise Unprotected(
@@ -239,9 +242,10 @@ class Tracker:
         finally:
             os.close(root_fd)
         linked = {node: capturer.linked_in(work) for node, work in outcome.work.items()}
-        table = self._links.updated(linked, outcome.removed, writer)
+        table = self._links.updated(linked, outcome.removed, batch)
         changes = self._merge_link_changes(outcome, table)
-        root = self._put_root(outcome, table.content, writer)
+        root = self._put_root(outcome, table.content, batch)
+        batch.hand_over()
         self._commit(outcome, linked, table, root, clock)
         return Snapshot(
             root=root,
@@ -273,8 +277,7 @@ class Tracker:
     def _linked_entry(self, path: bytes, outcome: Outcome, table: LinkTable) -> Entry | None:
         node, name = table.places.get(path) or self._links.places[path]
         work = outcome.work.get(node)
-        entries = work.entries.values() if work is not None else node.entries
-        return next((entry for entry in entries if entry.name == name), None)
+        return (work.edit if work is not None else Edit(node.listing)).now(name)
 
     def _put_root(self, outcome: Outcome, links: Content | None, writer: ObjectWriter) -> ObjectId:
         files = self._files + outcome.files

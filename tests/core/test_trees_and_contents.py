@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from crabrt.core.content import INLINE_IDS, Content, build, piece_ids
 from crabrt.core.ids import ObjectId, ObjectKind, object_id
+from crabrt.core.listing import put_directory
 from crabrt.core.trees import (
     Entry,
     Kind,
@@ -23,7 +24,6 @@ from crabrt.core.trees import (
     decode_root,
     encode_links,
     encode_root,
-    put_directory,
     read_directory,
 )
 from crabrt.errors import Damaged, DamagedObject

@@ -10,7 +10,8 @@ import pytest
 
 from crabrt.core.content import build
 from crabrt.core.ids import ObjectId, ObjectKind, object_id
-from crabrt.core.trees import Entry, Kind, Root, encode_root, put_directory
+from crabrt.core.listing import put_directory
+from crabrt.core.trees import Entry, Kind, Root, encode_root
 from crabrt.errors import DamagedObject, StoreBusy
 from crabrt.store import ObjectRef, Store
 from crabrt.store.check import check

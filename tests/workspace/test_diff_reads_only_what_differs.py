@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from crabrt.core import trees as core_trees
 from crabrt.core.content import Content
 from crabrt.core.ids import ObjectKind
-from crabrt.core.trees import Entry, Kind, Node, NodeRef, Root, encode_root, put_directory
+from crabrt.core.listing import put_directory
+from crabrt.core.trees import Entry, Kind, Node, NodeRef, Root, encode_root
 from crabrt.errors import DamagedObject, NotFound
 from crabrt.testing.memory import MemoryObjects
 from crabrt.workspace import diff_roots, find_entry, read_tree

@@ -7,6 +7,7 @@ import pytest
 
 from crabrt.core import failpoints
 from crabrt.core.ids import ObjectKind
+from crabrt.core.listing import put_directory
 from crabrt.core.trees import (
     Entry,
     Kind,
@@ -14,7 +15,6 @@ from crabrt.core.trees import (
     Root,
     encode_links,
     encode_root,
-    put_directory,
 )
 from crabrt.errors import DamagedObject
 from crabrt.store.contents import put_bytes

@@ -60,7 +60,10 @@ def test_a_torn_tail_is_cut_at_any_byte(log, filler):
     log.append(_end(1))
     data = log.path.read_bytes()
     for length in range(len(data)):
-        log.path.write_bytes(data[:length] + filler * (len(data) - length))
+        torn = data[:length] + filler * (len(data) - length)
+        if torn == data:
+            continue  # the record ends in zeros: nothing is lost
+        log.path.write_bytes(torn)
         kept = 1 if whole <= length else 0
         assert len(log.records()) == kept
         log.append(_begin(2))
