@@ -4,7 +4,7 @@ State is names, types, bytes, modes, owners, link targets, extended attributes (
 them), hard-link groups, and the modification times of regular files and symlinks. Directory times,
 access and change times, inode numbers and hole layout are not: see docs/internals/trees.md.
 
-A directory is one `Node`, or, past a few entries, a tree of them, which `listing` makes and `cutting` cuts.
+A directory is one `Node`, or, past a few entries, a tree of them: `listing` makes it.
 """
 
 from __future__ import annotations
