@@ -11,7 +11,7 @@ from crabrt.core.config import Config
 from crabrt.core.entries import CallId, Labelled, Lineage, Payload, Started
 from crabrt.core.ids import RunId, derived_run_id, new_run_id, valid_name
 from crabrt.core.version import VERSION
-from crabrt.errors import UsageError
+from crabrt.errors import UsageError, WorkspaceBusy
 from crabrt.journal import Journal, Lease, run_dir
 from crabrt.runtime import registry, upkeep
 from crabrt.runtime.engine import Engine
@@ -19,7 +19,7 @@ from crabrt.runtime.payloads import put_payload
 from crabrt.runtime.putback import tell_recovered
 from crabrt.runtime.session import Session
 from crabrt.store import Store
-from crabrt.workspace import Workspace, recover
+from crabrt.workspace import Claim, Workspace, recover
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ def open_engine(setup: Setup, family: str) -> Engine:
         workspace = Workspace.open(
             setup.workspace, config.home, force=config.force, exclude=config.exclude
         )
-        claim = workspace.claim(family, shared=config.shared)
+        claim = _claim(workspace, family, config)
         try:
             engine = Engine(config, store, workspace, claim)
         except BaseException:
@@ -91,6 +91,14 @@ def open_engine(setup: Setup, family: str) -> Engine:
         engine.close()
         raise
     return engine
+
+
+def _claim(workspace: Workspace, family: str, config: Config) -> Claim:
+    try:
+        return workspace.claim(family, shared=config.shared)
+    except WorkspaceBusy as error:  # who opens a run may share; who restores may not
+        hint = f"{error.hint}; or let both work there: shared=True, or CRAB_SHARED=1"
+        raise WorkspaceBusy(error.message, where=error.where, hint=hint) from error
 
 
 def start(setup: Setup) -> Session:

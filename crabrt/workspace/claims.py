@@ -104,7 +104,7 @@ def _check(other: _Record, path: bytes, family: str, *, shared: bool) -> None:
     raise WorkspaceBusy(
         f"run {other.family} (pid {other.pid}) works in {os.fsdecode(other.path)}",
         where=os.fsdecode(path),
-        hint="wait for it, stop it, or let both share the directory (shared=True)",
+        hint="wait for it to end, or stop it",
     )
 
 

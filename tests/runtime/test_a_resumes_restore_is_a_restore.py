@@ -160,3 +160,10 @@ def test_what_a_rollback_could_not_restore_is_noted_and_told_as_a_loss(
     with pytest.warns(crabrt.UnprotectedWarning, match="f1: not restored: the object is damaged"):
         loop()
     assert notes(store, "not-restored") == [(b"f1",)]
+
+
+def test_who_may_not_restore_now_is_not_told_to_share(ws: Path, home: Path) -> None:
+    """Sharing is for those who open runs."""
+    with crabrt.open_run(workspace=ws), pytest.raises(crabrt.WorkspaceBusy) as caught:
+        undo(ws, home)
+    assert caught.value.hint == "wait for it to end, or stop it"
