@@ -32,8 +32,14 @@ def go_live(session: Session) -> Steps[None]:
     """Compare the workspace with the checkpoint, put it back, and let the run act.
 
     Raises:
+        Diverged: it is a child run that had ended here, and the workspace is past that.
         CrabError: the workspace cannot be put back.
     """
+    if session.over:
+        raise Diverged(
+            "the loop makes a call in a child run that had ended here before", _HINT,
+            where=session.id,
+        )  # fmt: skip
     future = session.engine.submit(lambda: _put_back(session))
     if not future.done():
         yield Wait(future)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,29 @@ from typing import Any
 from crabrt.core.config import resume_request
 from crabrt.core.entries import Failure
 from crabrt.core.targets import parse_target
-from crabrt.errors import NotResumable
+from crabrt.errors import NotResumable, StoreUnavailable
 from crabrt.runtime import registry
-from crabrt.runtime.entering import Entry, enter, look_up
+from crabrt.runtime.calls import Acting, Outcome, begin
+from crabrt.runtime.entering import Entry, enter, enter_child, enter_sealed_child, look_up
 from crabrt.runtime.exceptions import seal_exception
-from crabrt.runtime.loops import give_back
+from crabrt.runtime.loops import close, give_back
 from crabrt.runtime.opening import Setup, check_name
+from crabrt.runtime.replay import Species
 from crabrt.runtime.run import Run
 from crabrt.runtime.scopes import FRAME, Frame, leave, watch_tasks
-from crabrt.runtime.session import CODECS
+from crabrt.runtime.session import CODECS, Session
 from crabrt.runtime.settings import load_config
+from crabrt.runtime.specs import Effects, Spec
 from crabrt.runtime.waits import Steps, adrive, drive, in_thread
 
 
 class OpenRun:
-    """The context manager that `open_run` gives; entering it gives the `Run`."""
+    """The context manager that `open_run` gives; entering it gives the `Run`.
+
+    Inside another run of the same directory it is a child run, and one call to its parent. The
+    block of a ``with`` cannot be skipped: where the parent's record answers that call, the block is
+    run all the same, and the child's record answers what it calls.
+    """
 
     def __init__(
         self, workspace: str | os.PathLike[str], name: str | None, resume: str | None, options: Any
@@ -33,60 +42,150 @@ class OpenRun:
         self._name = name
         self._resume = resume
         self._options = options
+        self._session: Session | None = None
+        self._call: Acting | None = None
 
-    def _open(self) -> Entry:
+    def _setup(self) -> Setup:
         config = load_config(self._workspace, **self._options)
         name = self._name or config.name or Path(self._workspace).resolve().name or "run"
-        setup = Setup(config, Path(self._workspace), check_name(name))
+        return Setup(config, Path(self._workspace), check_name(name))
+
+    def _open(self) -> Entry:
+        setup = self._setup()
         if self._resume is None:
             return enter(setup, None, resume_request())
         target = parse_target(self._resume)
         entry = enter(setup, target, None)
         if entry.session is None:
-            raise NotResumable("it is finished", where=look_up(config, target).run)
+            raise NotResumable("it is finished", where=look_up(setup.config, target).run)
         return entry
+
+    # -- as a run of its own -----------------------------------------------------------------
 
     def _begin(self, entry: Entry) -> Run:
         assert entry.session is not None
-        self._session = entry.session
-        self._session.scope.adopt()
-        frame = Frame(self._session, self._session.scope)
+        self._session = session = entry.session
+        session.scope.adopt()
+        return self._inside(Frame(session, session.scope))
+
+    def _inside(self, frame: Frame) -> Run:
         self._token = FRAME.set(frame)
-        return Run(self._session, frame)
+        return Run(frame.session, frame)
 
     def _end(self, error: BaseException | None) -> Steps[None]:
         leave(self._token)
+        if self._session is None:
+            return
         failure: Failure | None = None
         if error is not None:
             failure = seal_exception(CODECS, error, {})
         yield from self._session.end(None, failure)
 
     def _close(self) -> None:
-        registry.remove(self._session)
-        self._session.close()
+        if self._session is not None:
+            close(self._session)
+
+    # -- as a child run ----------------------------------------------------------------------
+
+    def _outer(self) -> Frame | None:
+        """The frame it is nested in; None for a run of its own."""
+        directory = os.fsencode(os.path.realpath(self._workspace))
+        if self._resume is not None:
+            return None
+        outer = registry.frame_in(directory)
+        if outer is None or not registry.overlap(directory, outer.session.engine.workspace.path):
+            return None
+        if FRAME.get() is None and self._setup().config.shared:
+            return None
+        return outer
+
+    def _asked(self, outer: Frame) -> Steps[Outcome]:
+        spec = Spec(self._setup().name, {}, effects=Effects())
+        return begin(outer, spec, Species.TOOL, {"workspace": os.fspath(self._workspace)})
+
+    def _child(self, outer: Frame, outcome: Outcome) -> Entry:
+        """The child run; without a session where its journal cannot be written."""
+        parent = outer.session
+        setup = dataclasses.replace(self._setup(), config=parent.engine.config)
+        try:
+            if isinstance(outcome, Acting):
+                return enter_child(setup, parent, outcome.call)
+            return enter_sealed_child(setup, parent, outcome.sealed.call)
+        except StoreUnavailable as error:
+            parent.degrade(f"the child run {setup.name}: {error}")
+            return Entry(None)
+
+    def _nest(self, outer: Frame, outcome: Outcome, entry: Entry) -> Run:
+        call = outcome.call if isinstance(outcome, Acting) else outcome.sealed.call
+        self._call = outcome if isinstance(outcome, Acting) else None
+        if entry.session is not None:
+            return self._begin(entry)
+        # Its calls are the parent's.
+        return self._inside(Frame(outer.session, outer.scope.inside(call), Species.TOOL.value))
+
+    def _end_call(self, error: BaseException | None) -> Steps[None]:
+        """To its parent it is over."""
+        call = self._call
+        if call is None:
+            return
+        if error is not None:
+            yield from call.fail(error)
+        else:
+            yield from call.finish(None)
+        call.session.inner_checkpoint()
+
+    # -- the two faces -----------------------------------------------------------------------
 
     def __enter__(self) -> Run:
-        return self._begin(self._open())
+        outer = self._outer()
+        if outer is None:
+            return self._begin(self._open())
+        outcome = drive(self._asked(outer))
+        try:
+            return self._nest(outer, outcome, self._child(outer, outcome))
+        except BaseException as error:
+            if isinstance(outcome, Acting):
+                drive(outcome.fail(error))
+            raise
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         try:
-            drive(self._end(error))
-        finally:
-            self._close()
-        if error is None:
+            try:
+                drive(self._end(error))
+            finally:
+                self._close()
+        except BaseException as own:
+            drive(self._end_call(own))
+            raise
+        drive(self._end_call(error))
+        if error is None and self._session is not None:
             self._session.tell()
 
     async def __aenter__(self) -> Run:
-        run = self._begin(await in_thread(self._open, give_back))
         watch_tasks()
-        return run
+        outer = self._outer()
+        if outer is None:
+            return self._begin(await in_thread(self._open, give_back))
+        outcome = await adrive(self._asked(outer))
+        try:
+            entry = await in_thread(lambda: self._child(outer, outcome), give_back)
+            return self._nest(outer, outcome, entry)
+        except BaseException as error:
+            if isinstance(outcome, Acting):
+                await adrive(outcome.fail(error))
+            raise
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         try:
-            await adrive(self._end(error))
-        finally:
-            await asyncio.to_thread(self._close)
-        if error is None:
+            try:
+                await adrive(self._end(error))
+            finally:
+                await asyncio.to_thread(self._close)
+        except BaseException as own:
+            await adrive(self._end_call(own))
+            raise
+        await adrive(self._end_call(error))
+        if error is None and self._session is not None:
             self._session.tell()
 
 
@@ -98,6 +197,8 @@ def open_run(
     **options: Any,
 ) -> OpenRun:
     """A run for a block of code: ``with crabrt.open_run(workspace=".") as run``.
+
+    Inside another run of the same directory it is a child run.
 
     Decorated tools and models called inside belong to it, as do `Run.model_call` and
     `Run.tool_call`.

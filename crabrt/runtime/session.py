@@ -59,6 +59,7 @@ class Session(Ledger):
         replay: what is left of the record, or None when the run is live.
         acting: whether the workspace is this run's to change (False while a replay only answers).
         parent: the run that called this one, if it is a child run.
+        over: whether it ended long ago, and its parent's record has gone on: it answers, no more.
         root: state of the last capture.
         turn_start: state that the open turn began on; its verdict is the difference to it.
         expected: what the workspace holds when a replay begins, if that is not `root`.
@@ -91,6 +92,7 @@ class Session(Ledger):
         self.root_turn = -1
         self.tracker_stale = False
         self.parent: Session | None = None
+        self.over = False
         self.messages = Messages(CODECS)
         self._inner = 0
         self._job: Job | None = None

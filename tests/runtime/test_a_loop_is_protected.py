@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -430,22 +432,13 @@ def test_the_home_directory_is_refused_unless_forced(home: Path, monkeypatch, ws
 
 def test_two_families_in_one_workspace_are_refused(ws: Path, home: Path) -> None:
     with crabrt.open_run(workspace=ws, name="first"):
-        context = threading.local()
-        errors = []
-
-        def second() -> None:
-            try:
-                with crabrt.open_run(workspace=ws, name="second"):
-                    pass
-            except crabrt.WorkspaceBusy as error:
-                errors.append(error)
-
-        del context
-        thread = threading.Thread(target=second)
-        thread.start()
-        thread.join()
-    assert len(errors) == 1
-    assert "first" in str(errors[0])
+        program = f"import crabrt\nwith crabrt.open_run(workspace={str(ws)!r}): pass"
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        )
+    assert "WorkspaceBusy" in done.stderr
+    assert "first" in done.stderr
+    assert "shared=True" in done.stderr
 
 
 def test_a_run_names_what_it_starts_in_the_environment(ws: Path, store) -> None:

@@ -1,0 +1,133 @@
+"""Whatever opens a run inside a run of the same directory makes a child run."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+import crabrt
+from crabrt.core.entries import Intent, Result
+
+
+class Nested:
+    """An agent that opens a run for a block, and uses tools around it."""
+
+    def __init__(self, ws: Path, die) -> None:
+        self.ws, self.die, self.die_at = ws, die, ""
+        self.log = ws.parent / "log"
+        self.more = False
+
+    def did(self, what: str) -> None:
+        with self.log.open("a") as file:
+            file.write(f"{what} ")
+        if what == self.die_at:
+            self.die()
+
+    @property
+    def done(self) -> list[str]:
+        return self.log.read_text().split() if self.log.exists() else []
+
+    def agent(self):
+        @crabrt.tool
+        def write(name: str) -> str:
+            with (self.ws / name).open("a") as file:
+                file.write("x")
+            self.did(name)
+            return name
+
+        @crabrt.model
+        def think(what: str) -> str:
+            self.did(what)
+            return what
+
+        @crabrt.agent(workspace=self.ws, name="outer")
+        def run() -> str:
+            think("ask-0")
+            write("before")
+            with crabrt.open_run(workspace=self.ws, name="inner") as inner:
+                for n in range(2):
+                    think(f"ask-in-{n}")
+                    write(f"in-{n}")
+                if self.more:
+                    write("more")
+            think("ask-1")
+            write("after")
+            return inner.id
+
+        return run
+
+
+@pytest.fixture
+def nested(ws: Path, die) -> Nested:
+    return Nested(ws, die)
+
+
+def test_a_block_inside_an_agent_is_a_child_run_and_one_call_to_its_parent(
+    nested: Nested, store
+) -> None:
+    inner = nested.agent()()
+    runs = {run.name: run for run in store.runs()}
+    assert (runs["inner"].run, runs["inner"].parent) == (inner, runs["outer"].run)
+    assert {run.status for run in runs.values()} == {"done"}
+    assert [i.call.name for i in store.bodies(Intent, "outer")] == ["write", "inner", "write"]
+    assert [i.call.name for i in store.bodies(Intent, inner)] == ["write", "write"]
+    assert len(store.bodies(Result, "outer")) == 3
+
+
+STEPS = ["ask-0", "before", "ask-in-0", "in-0", "ask-in-1", "in-1", "ask-1", "after"]
+
+
+@pytest.mark.parametrize("moment", STEPS[1:])
+def test_killed_anywhere_it_ends_as_if_it_had_not_been(
+    moment: str, nested: Nested, killed, store
+) -> None:
+    nested.die_at = moment
+    killed(nested.agent())
+    nested.die_at = ""
+    nested.agent().resume("outer")
+    assert {path.name: path.read_text() for path in nested.ws.iterdir()} == dict.fromkeys(
+        ("before", "in-0", "in-1", "after"), "x"
+    )
+    assert {run.status for run in store.runs()} == {"done"}
+    assert len(store.runs()) == 2
+
+
+def test_a_block_that_had_ended_may_not_go_another_way(nested: Nested, killed) -> None:
+    nested.die_at = "after"
+    killed(nested.agent())
+    nested.die_at, nested.more = "", True
+    with pytest.raises(crabrt.Diverged, match="had ended here"):
+        nested.agent().resume("outer")
+
+
+async def test_async_blocks_nest_too(ws: Path, store) -> None:
+    async with (
+        crabrt.open_run(workspace=ws, name="outer") as outer,
+        crabrt.open_run(workspace=ws, name="inner") as inner,
+    ):
+        assert inner.id != outer.id
+    runs = {run.name: run for run in store.runs()}
+    assert runs["inner"].parent == runs["outer"].run
+    assert {run.status for run in runs.values()} == {"done"}
+
+
+def test_a_block_that_raises_is_a_failed_call_of_its_parent(ws: Path, store) -> None:
+    def inner() -> None:
+        with crabrt.open_run(workspace=ws, name="inner"):
+            raise KeyError("x")
+
+    with crabrt.open_run(workspace=ws, name="outer"), contextlib.suppress(KeyError):
+        inner()
+    (result,) = store.bodies(Result, "outer")
+    assert result.failure.tag == "KeyError"
+    assert store.run("inner").status == "failed"
+
+
+def test_a_block_for_another_directory_is_a_run_of_its_own(ws: Path, tmp_path: Path, store) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    with crabrt.open_run(workspace=ws, name="outer"), crabrt.open_run(workspace=other, name="two"):
+        pass
+    assert store.run("two").parent is None
