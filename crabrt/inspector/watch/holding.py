@@ -1,0 +1,79 @@
+"""Which files of the workspace can change without an event, because they are held for writing.
+
+The kernel reports writing, not holding. A store through a shared mapping is no event, nor is a
+write by Linux AIO or by a loop device, until the file is closed. Whoever can do that holds the file
+meanwhile, so holders are looked for.
+"""
+
+from __future__ import annotations
+
+import os
+
+from crabrt.inspector.watch.dirty import Held, Holders
+from crabrt.inspector.watch.grips import Grip, Grips
+from crabrt.inspector.watch.kernel import handle_of
+from crabrt.inspector.watch.places import Found, Places
+
+
+class Holding:
+    """Looks for holders of the files of one workspace. Used by one thread at a time.
+
+    Args:
+        fd: the workspace's directory; stays the caller's.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._places = Places(fd)
+        self._grips = Grips(os.fstat(fd).st_dev)
+        self._paths: dict[tuple[int, int], bytes] = {}
+
+    def look(self) -> Holders:
+        """See `Watch.holders`."""
+        try:
+            top = os.readlink(b"/proc/self/fd/%d" % self._fd)
+            grips = self._grips.look()
+        except OSError:
+            return Holders(unseen=1)
+        below = top.rstrip(b"/") + b"/"
+        paths: dict[tuple[int, int], bytes] = {}
+        files: dict[tuple[int, int], Held] = {}
+        for grip in sorted(grips, key=lambda grip: grip.mapped):  # mapped says more: it comes last
+            key = (grip.device, grip.inode)
+            found = self._find(grip)
+            if found is None:
+                continue
+            relative = None
+            if found.path is not None:
+                paths[key] = found.path
+                if not found.path.startswith(below):
+                    continue
+                relative = found.path[len(below) :]
+            files[key] = Held(grip.device, grip.inode, relative, grip.mapped)
+        self._paths = paths
+        return Holders(tuple(files.values()), self._grips.unseen)
+
+    def _find(self, grip: Grip) -> Found | None:
+        """Where the file is; None if it has no name any more."""
+        key = (grip.device, grip.inode)
+        before = self._paths.get(key)
+        if before is not None and _is_at(before, key):
+            return Found(*key, before)
+        try:
+            fd = os.open(grip.link, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            return Found(*key, None)
+        try:
+            return self._places.find(handle_of(fd))
+        except OSError:
+            return Found(*key, None)
+        finally:
+            os.close(fd)
+
+
+def _is_at(path: bytes, key: tuple[int, int]) -> bool:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) == key and status.st_nlink == 1
