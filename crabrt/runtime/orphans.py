@@ -1,8 +1,11 @@
 """Processes that a dead run left behind: found by the run's id in their environment, and stopped.
 
 Before a resume touches files, whatever the killed loop started must stop writing to them. Children
-inherit ``CRAB_RUN=<id>``; a process that cleans its environment escapes (tracking processes for
-real is another floor's work).
+inherit ``CRAB_RUN``: the runs that were live in the process that started them, separated by commas;
+behind a slash each, those of the programs in between, outermost first (``fixer-1,tester-2/inner-3``
+was started by a program that a tool of fixer-1 or tester-2 had started). Whose of several a process
+is, nobody can tell: it is left alone while any run of its group lives. A process that cleans its
+environment escapes (tracking processes for real is another floor's work).
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 from crabrt.core.config import RUN_VARIABLE
+from crabrt.core.ids import valid_name
 
 _PATIENCE_S = 2.0
 _POLL_S = 0.02
@@ -27,9 +31,23 @@ class Orphan(NamedTuple):
     command: str
 
 
-def find_orphans(runs: Collection[str]) -> list[Orphan]:
-    """Live processes that carry one of `runs`, except this process and its ancestors."""
-    marks = {f"{RUN_VARIABLE}={run}".encode() for run in runs}
+def carried(inherited: str, runs: Iterable[str]) -> str:
+    """What ``CRAB_RUN`` says in a process that inherited `inherited` and has `runs` live."""
+    return "/".join(group for group in (inherited, ",".join(runs)) if group)
+
+
+def _nobody(_: str) -> bool:
+    return False
+
+
+def find_orphans(runs: Collection[str], is_live: Callable[[str], bool] = _nobody) -> list[Orphan]:
+    """Processes that belong to one of `runs`, except this process and its ancestors.
+
+    Args:
+        runs: ids of runs whose owners are gone.
+        is_live: whether another run has an owner.
+    """
+    mark = f"{RUN_VARIABLE}=".encode()
     spared = _lineage()
     found = []
     for name in os.listdir("/proc"):
@@ -38,7 +56,10 @@ def find_orphans(runs: Collection[str]) -> list[Orphan]:
         try:
             with open(f"/proc/{name}/environ", "rb") as file:
                 variables = file.read().split(b"\0")
-            if marks.isdisjoint(variables) or _is_zombie(int(name)):
+            said = next((v[len(mark) :] for v in variables if v.startswith(mark)), b"")
+            if not _belongs(said.decode("utf-8", "replace"), runs, is_live):
+                continue
+            if _is_zombie(int(name)):
                 continue
             with open(f"/proc/{name}/cmdline", "rb") as file:
                 command = file.read().replace(b"\0", b" ").decode("utf-8", "replace").strip()
@@ -48,9 +69,19 @@ def find_orphans(runs: Collection[str]) -> list[Orphan]:
     return found
 
 
-def stop_orphans(runs: Collection[str]) -> list[Orphan]:
+def _belongs(said: str, runs: Collection[str], is_live: Callable[[str], bool]) -> bool:
+    """Whether a process with this ``CRAB_RUN`` was started by one of `runs`, and by no live one."""
+    for group in said.split("/"):
+        ids = group.split(",")
+        others = [run for run in ids if run not in runs and valid_name(run)]
+        if any(run in runs for run in ids):
+            return not any(is_live(run) for run in others)
+    return False
+
+
+def stop_orphans(runs: Collection[str], is_live: Callable[[str], bool] = _nobody) -> list[Orphan]:
     """Stop them: SIGTERM, then SIGKILL for those that stay; which they were."""
-    orphans = find_orphans(runs)
+    orphans = find_orphans(runs, is_live)
     for orphan in orphans:
         _signal(orphan.pid, signal.SIGTERM)
     deadline = time.monotonic() + _PATIENCE_S

@@ -3,6 +3,10 @@
 Contextvars are lost in plain threads and executors: a call with no context belongs to the one live
 run of the process, and with several live runs that is an error which says how to carry the context.
 In a forked child every run of the parent is inert: calls there are the plain functions.
+
+What a run starts carries its id in ``CRAB_RUN``. An environment belongs to a process, not to a run:
+while several runs are live in one, what any of them starts names them all (``orphans`` has the
+form, and knows what to make of it).
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from crabrt.core.config import RUN_VARIABLE
 from crabrt.errors import NoCurrentRun
+from crabrt.runtime.orphans import carried
 from crabrt.runtime.scopes import FRAME, Frame
 
 if TYPE_CHECKING:
@@ -22,29 +27,36 @@ _lock = threading.Lock()
 _live: dict[str, Session] = {}
 _agents: dict[str, Any] = {}
 _pid = os.getpid()
+_inherited = ""
 
 
 def add(session: Session) -> None:
     """`session` lives from now on; what it starts carries its id."""
-    global _pid  # noqa: PLW0603  which process the table belongs to
+    global _pid, _inherited  # noqa: PLW0603  which process the table belongs to
     with _lock:
         if _pid != os.getpid():
             _live.clear()
             _pid = os.getpid()
+        if not _live:
+            _inherited = os.environ.get(RUN_VARIABLE, "")
         _live[session.id] = session
-        if session.parent is None:
-            os.environ.setdefault(RUN_VARIABLE, session.id)
+        _name_runs()
 
 
 def remove(session: Session) -> None:
     """`session` is over."""
     with _lock:
-        _live.pop(session.id, None)
-        if os.environ.get(RUN_VARIABLE) == session.id:
-            del os.environ[RUN_VARIABLE]
-            heir = next((other for other in _live.values() if other.parent is None), None)
-            if heir is not None:
-                os.environ[RUN_VARIABLE] = heir.id
+        if _live.pop(session.id, None) is not None:
+            _name_runs()
+
+
+def _name_runs() -> None:
+    roots = [session.id for session in _live.values() if session.parent is None]
+    text = carried(_inherited, roots)
+    if text:
+        os.environ[RUN_VARIABLE] = text
+    else:
+        os.environ.pop(RUN_VARIABLE, None)
 
 
 def live(run_id: str) -> Session | None:

@@ -43,7 +43,8 @@ def attach(setup: Setup, run_id: RunId, family: str) -> Session:
     directory = run_dir(setup.config.home, run_id)
     lease = Lease.acquire(directory)
     try:
-        orphans = stop_orphans({run_id, *_dead_relatives(setup, family)})
+        dead = {run_id, *_dead_relatives(setup, family)}
+        orphans = stop_orphans(dead, lambda run: _is_live(setup.config.home, run))
         engine = open_engine(setup, family)
     except BaseException:
         lease.release()
@@ -323,4 +324,8 @@ def _dead_relatives(setup: Setup, family: str) -> list[str]:
     with RunIndex.open(home) as index:
         index.refresh()
         runs = [row.run for row in index.runs() if row.family == family]
-    return [run for run in runs if lease_holder(run_dir(home, RunId(run))) is None]
+    return [run for run in runs if not _is_live(home, run)]
+
+
+def _is_live(home: Path, run: str) -> bool:
+    return lease_holder(run_dir(home, RunId(run))) is not None
