@@ -19,7 +19,7 @@ class TurnRef(msgspec.Struct, frozen=True):
     """What stands behind the ``@``: exactly one of a turn number, an inner point, or a label.
 
     Attributes:
-        turn: the number; negative counts from the end (-1: the latest turn).
+        turn: the number; negative counts turns that can be restored, from the end (-1: the last).
         inner: n of an inner checkpoint ``turn.n``; 0 for the end of the turn.
         label: the label, or None.
     """

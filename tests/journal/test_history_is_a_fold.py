@@ -171,6 +171,8 @@ def test_status_follows_the_last_end_and_the_last_resume(run):
         Captured(0, 0, b"short", 0),
         Checkpoint(1, 2, b"", 0),
         RolledBack(0, b"x"),
+        Checkpoint(1, 0, b"r" * 32, 0, bytes_stored=-1),
+        Forked("f", "f", b"", "w", Lineage("f"), -(1 << 63)),
     ],
 )
 def test_a_body_that_makes_no_sense_is_damage(run, body):
