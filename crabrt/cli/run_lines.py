@@ -15,6 +15,7 @@ STATUS_STYLES = {
     "done": (),
     "failed": ("red",),
     "crashed": ("yellow",),
+    "ended": ("yellow",),
     "forked": ("cyan",),
     "damaged": ("red", "bold"),
 }
@@ -53,8 +54,10 @@ def run_title(out: Screen, row: RunRow) -> str:
 
 
 def how_it_ended(row: RunRow) -> str | None:
-    """The exception that ended the run, if one did, on one line."""
+    """The exception that ended the run, if one did, on one line; or that its end is missing."""
     failure = row.view.failure
+    if row.status == "ended":
+        return "It ended, but its end could not be written: the store was full or gone"
     if row.status != "failed" or failure is None:
         return None
     first, *more = redact_text(f"{failure.tag}: {failure.message}").strip().split("\n")
@@ -63,6 +66,6 @@ def how_it_ended(row: RunRow) -> str | None:
 
 def how_to_go_on(row: RunRow) -> str | None:
     """The command that takes the run up again; None where there is nothing to take up."""
-    if row.status in {"crashed", "failed"}:
+    if row.status in {"crashed", "ended", "failed"}:
         return f"Take it up again: crab resume {row.run}"
     return f"Go on in it: crab resume {row.run}" if row.status == "forked" else None

@@ -24,7 +24,7 @@ from crabrt.errors import CrabError, NotFound
 from crabrt.journal import lookup, rows
 from crabrt.journal.database import Database
 from crabrt.journal.layout import journal_dir, unavailable
-from crabrt.journal.lease import lease_holder
+from crabrt.journal.lease import last_words, lease_holder
 from crabrt.journal.lookup import CheckpointRow, RunRow, TurnRow
 from crabrt.journal.rows import Problem, StoredRun
 from crabrt.journal.updating import is_stale, take_in
@@ -263,8 +263,10 @@ class RunIndex:
             status = DAMAGED
         elif status in (OPEN, FORKED):
             try:
-                holder = lease_holder(self.home / "runs" / run)
-                status = live_status(status, held=holder is not None)
+                directory = self.home / "runs" / run
+                held = lease_holder(directory) is not None
+                words = "" if held else last_words(directory)
+                status = live_status(status, held=held, last_words=words)
             except CrabError as error:
                 status, problem = DAMAGED, Problem.of(error)
         return RunRow(

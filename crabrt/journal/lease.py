@@ -50,6 +50,7 @@ class LeaseHolder(msgspec.Struct, frozen=True):
         boot: boot id.
         epoch: the lease's epoch.
         since_ns: wall clock when it was acquired; 0 if unknown.
+        ended: what its owner said when it let go of a run whose journal could not take it, else "".
     """
 
     pid: int
@@ -57,6 +58,7 @@ class LeaseHolder(msgspec.Struct, frozen=True):
     boot: str
     epoch: int
     since_ns: int
+    ended: str = ""
 
 
 class _Registry:
@@ -127,10 +129,18 @@ class Lease:
                 raise unavailable(error, "take the lease", path) from error
         raise RunBusy("the run is being deleted", where=str(directory))
 
-    def release(self) -> None:
-        """Let go. Safe to call twice, and in a forked child (where it does nothing)."""
+    def release(self, *, ended: str = "") -> None:
+        """Let go. Safe to call twice, and in a forked child (where it does nothing).
+
+        Args:
+            ended: last words (``"done"``, ``"failed"``), for an owner whose journal could not take
+                them: the few bytes of this file are there already, so a full disk takes them.
+        """
         with _REGISTRY.lock:
             if not self.inert:
+                if ended:
+                    with contextlib.suppress(OSError):  # there is nowhere left to say it
+                        _write_holder(self._fd, msgspec.structs.replace(self.holder, ended=ended))
                 del _REGISTRY.held[self.key]
                 self._become_inert()
 
@@ -168,6 +178,31 @@ def lease_holder(directory: Path) -> LeaseHolder | None:
             raise unavailable(error, "read the lease", path) from error
         finally:
             os.close(fd)
+
+
+def last_words(directory: Path) -> str:
+    """What the last owner of this run's lease said when it let go; "" if it said nothing, or lives.
+
+    Raises:
+        StoreUnavailable: the lease file cannot be read.
+    """
+    path = directory / "lease"
+    with _REGISTRY.lock:
+        try:
+            if _held_here(path) is not None:
+                return ""
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise unavailable(error, "read the lease", path) from error
+        try:
+            holder = _read_holder(fd)
+        except OSError as error:
+            raise unavailable(error, "read the lease", path) from error
+        finally:
+            os.close(fd)
+    return holder.ended if holder is not None else ""
 
 
 def start_ticks(pid: int) -> int:
@@ -215,11 +250,15 @@ def _take_over(directory: Path, path: Path, fd: int) -> Lease | None:
     epoch = max([0 if before is None else before.epoch, *epochs]) + 1
     pid = os.getpid()
     holder = LeaseHolder(pid, start_ticks(pid), boot_id(), epoch, time.time_ns())
+    _write_holder(fd, holder)
+    _WRITTEN()
+    return Lease(directory, fd, key, holder)
+
+
+def _write_holder(fd: int, holder: LeaseHolder) -> None:
     data = msgspec.msgpack.encode(holder)
     os.pwrite(fd, _SUM.pack(xxhash.xxh3_64_intdigest(data)) + data, 0)
     os.ftruncate(fd, _SUM.size + len(data))
-    _WRITTEN()
-    return Lease(directory, fd, key, holder)
 
 
 def _held_here(path: Path) -> Lease | None:

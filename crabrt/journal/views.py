@@ -14,7 +14,7 @@ from crabrt.core.verdicts import Consistency, Prior, Protection
 from crabrt.journal.reading import Position
 
 OPEN, DONE, FAILED, FORKED = "open", "done", "failed", "forked"
-RUNNING, CRASHED, DAMAGED = "running", "crashed", "damaged"
+RUNNING, CRASHED, DAMAGED, ENDED = "running", "crashed", "damaged", "ended"
 
 
 class ToolView(msgspec.Struct, frozen=True, array_like=True):
@@ -246,10 +246,16 @@ class RunView(msgspec.Struct, frozen=True):
         return max(0, end_ns - start_ns - sum(ns for ns in away if ns > 0))
 
 
-def live_status(status: str, *, held: bool) -> str:
-    """The status to show: an open run is ``running`` while its lease is held, else ``crashed``."""
+def live_status(status: str, *, held: bool, last_words: str = "") -> str:
+    """The status to show: an open run is ``running`` while its lease is held, else ``crashed``.
+
+    Or ``ended``: its loop returned or raised, and only the journal could not be told (`last_words`
+    of the lease).
+    """
     if status == FORKED and held:
         return RUNNING
     if status != OPEN:
         return status
-    return RUNNING if held else CRASHED
+    if held:
+        return RUNNING
+    return ENDED if last_words else CRASHED

@@ -97,6 +97,7 @@ class Session(Ledger):
         self._inner = 0
         self._job: Job | None = None
         self._calls: list[CallFact] = []
+        self._unwritten_end: Ended | None = None
         self._announced: set[bytes] = set()
         self._dropped: deque[None] = deque()
 
@@ -291,7 +292,8 @@ class Session(Ledger):
         status = "done" if failure is None else "failed"
         with self.recording():
             result = self.value(encode) if encode is not None else Payload()
-            self.append(Ended(status, exit_ms, result, failure))
+            body = Ended(status, exit_ms, result, failure)
+            self._unwritten_end = None if self.append(body) else body
         future = self.engine.submit(self._sync)
         if not future.done():
             yield Wait(future)
@@ -307,12 +309,28 @@ class Session(Ledger):
         try:
             if self._job is not None and not self.lease.inert:
                 wait([self._job.durable])  # it is about to be written to the journal
+            self._write_end_again()
             self._let_go(self.journal.close)
         finally:
             try:
-                self.lease.release()
+                end = self._unwritten_end
+                self.lease.release(ended="" if end is None else end.status)
             finally:
                 self._let_go(self.engine.close)
+
+    def _write_end_again(self) -> None:
+        """An end the journal could not take: without the result there may be room for it."""
+        end = self._unwritten_end
+        if end is None or self.lease.inert:
+            return
+        result = Payload(missing="the store could not be written")
+        short = Ended(end.status, end.exit_ms, Payload() if end.failure else result, end.failure)
+        try:
+            self.settle_gap()
+            self.journal.append(short, turn=self.machine.turn)
+        except (CrabError, OSError):
+            return  # the lease will say it
+        self._unwritten_end = None
 
     def _let_go(self, close: Callable[[], None]) -> None:
         try:

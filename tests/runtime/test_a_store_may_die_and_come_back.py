@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import crabrt
-from crabrt.core.entries import Exposed
+from crabrt.core.entries import Ended, Exposed
 from crabrt.core.failpoints import ALL
+from crabrt.journal import Journal
 
 
 @crabrt.model
@@ -173,3 +174,56 @@ def test_a_full_disk_does_not_stop_an_agent_inside_an_agent(ws: Path, store, mon
     with pytest.warns(crabrt.UnprotectedWarning, match="space"):
         assert boss() == "helped"
     assert [tool.name for turn in store.turns("boss") for tool in turn.tools] == ["helper", "write"]
+
+
+@pytest.mark.root
+def test_a_run_that_ends_on_a_full_disk_is_not_taken_for_a_crashed_one(
+    ws: Path, home: Path, store
+) -> None:
+    home.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "crabrt", str(home)], check=True)
+    try:
+        ballast, full = home / "ballast", threading.Event()
+
+        @crabrt.agent(workspace=ws, name="full")
+        def run() -> str:
+            ask(0)
+            if not full.is_set():
+                full.set()
+                fill(ballast)
+            for n in range(100):  # until the last page that the journal has is full, too
+                ask(n)
+            return "done"
+
+        with pytest.warns(crabrt.UnprotectedWarning):
+            assert run() == "done"
+        assert not store.bodies(Ended), "the disk took the end: nothing is proved"
+        ballast.unlink()
+        assert store.run().status == "ended"
+        assert run.resume("last") == "done"
+        assert store.run().status == "done"
+    finally:
+        subprocess.run(["umount", str(home)], check=True)
+
+
+def test_an_end_that_finds_no_room_for_its_result_is_written_without_it(
+    ws: Path, home: Path, store, monkeypatch
+) -> None:
+    append = Journal.append
+
+    def full(journal, body, **kwargs):
+        if isinstance(body, Ended) and body.result.missing is None:
+            raise crabrt.StoreUnavailable("no room")
+        return append(journal, body, **kwargs)
+
+    @crabrt.agent(workspace=ws, name="tight")
+    def run() -> str:
+        ask(0)
+        return "x" * 200
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Journal, "append", full)
+        with pytest.warns(crabrt.UnprotectedWarning):
+            run()
+    assert store.run().status == "done"
+    assert run.resume("last") == "x" * 200
