@@ -21,6 +21,7 @@ _SHARED_WRITABLE: Final = re.compile(
 )
 _SCHEDULED_CPU_TIME: Final = 2  # CPUCLOCK_SCHED of linux/posix-timers.h, for a whole process
 _NEVER: Final = -1
+_READ_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,11 @@ class Grips:
         return found
 
     def _mapped(self, pid: int) -> list[Grip]:
-        with open(b"/proc/%d/maps" % pid, "rb") as file:
-            ranges = _SHARED_WRITABLE.findall(file.read())
+        maps = _read(b"/proc/%d/maps" % pid)
         found: list[Grip] = []
-        for where in ranges:
+        if b"w-s " not in maps and b"wxs " not in maps:
+            return found
+        for where in _SHARED_WRITABLE.findall(maps):
             with contextlib.suppress(FileNotFoundError):
                 found += self._grip(b"/proc/%d/map_files/%s" % (pid, _trimmed(where)), mapped=True)
         return found
@@ -115,10 +117,21 @@ class Grips:
                 if not name.startswith(b"loop"):
                     continue
                 with contextlib.suppress(OSError):
-                    with open(b"/sys/block/%s/loop/backing_file" % name, "rb") as file:
-                        path = file.read().removesuffix(b"\n")
-                    found += self._grip(path, mapped=False)
+                    path = _read(b"/sys/block/%s/loop/backing_file" % name)
+                    found += self._grip(path.removesuffix(b"\n"), mapped=False)
         return found
+
+
+def _read(path: bytes) -> bytes:
+    """All of a file in ``/proc``: without the layers of a file object, in half the time."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, _READ_BYTES):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
 
 
 def _cpu_ns(pid: int) -> int:
@@ -132,16 +145,14 @@ def _cpu_ns(pid: int) -> int:
 def _others_run() -> bool:
     """Whether anybody but the caller is on a CPU, or waits for one."""
     try:
-        with open("/proc/loadavg", "rb") as file:
-            return int(file.read().split()[3].partition(b"/")[0]) > 1
+        return int(_read(b"/proc/loadavg").split()[3].partition(b"/")[0]) > 1
     except (OSError, IndexError, ValueError):
         return True
 
 
 def _is_running(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] == b"R"
+        return b") R " in _read(b"/proc/%d/stat" % pid)
     except (OSError, IndexError):
         return True
 

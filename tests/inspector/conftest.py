@@ -1,0 +1,167 @@
+"""Watched workspaces on real file systems, and what counts as having been told of a change."""
+
+import itertools
+import os
+import stat
+from dataclasses import dataclass
+
+import pytest
+
+from crabrt.inspector.watch import SELF, open_watch
+from crabrt.testing import oracle
+from crabrt.testing.filesystems import file_system
+
+WATCHED = ("here", "tmpfs", "xfs", "btrfs", "ext4")
+CASES = itertools.count()
+
+
+def walk(top):
+    """(path, name, descriptor of its directory) of all that is below; any depth."""
+    todo = [(b"", os.open(top, os.O_RDONLY | os.O_DIRECTORY))]
+    while todo:
+        above, fd = todo.pop()
+        for text in os.listdir(fd):
+            name = os.fsencode(text)
+            path = above + b"/" + name if above else name
+            yield path, name, fd
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK
+            try:
+                todo.append((path, os.open(name, flags, dir_fd=fd)))
+            except OSError:
+                continue  # no directory
+        os.close(fd)
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a tracker remembers of a state.
+
+    Attributes:
+        files: the names of each inode that is no directory.
+        dirs: the inode of each directory.
+    """
+
+    files: dict
+    dirs: dict
+
+    @classmethod
+    def of(cls, root):
+        files, dirs = {}, {}
+        for path, name, fd in walk(root):
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            inode = (status.st_dev, status.st_ino)
+            if stat.S_ISDIR(status.st_mode):
+                dirs[path] = inode
+            else:
+                files.setdefault(inode, set()).add(path)
+        return cls(files, dirs)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What was so before and after something was done, and what the watch said of it."""
+
+    before: Index
+    after: Index
+    changed: set
+    dirty: object
+    holders: object
+
+    def untold(self):
+        """Changed paths at which no tracker would look for what `dirty` says."""
+        return {path for path in self.changed if not self._told(path)}
+
+    def _told(self, path):
+        dirty = self.dirty
+        if dirty.unknown is not None or SELF in dirty.places.get(path, ()):
+            return True
+        if any(path in self.before.files.get(inode, ()) for inode in dirty.inodes):
+            return True
+        at = path
+        while at:
+            above, _, name = at.rpartition(b"/")
+            if at in dirty.subtrees:
+                return True
+            if name in dirty.places.get(above, ()):
+                replaced = self.before.dirs.get(at) != self.after.dirs.get(at)
+                if at == path or replaced:
+                    return True
+            at = above
+        return b"" in dirty.subtrees
+
+    def held(self):
+        """The changed paths that `holders` has a tracker read."""
+        found = set()
+        for one in self.holders.files:
+            if not one.mapped:
+                continue
+            if one.path is not None:
+                found.add(one.path)
+            else:
+                found |= self.before.files.get((one.device, one.inode), set())
+        return found
+
+
+class Watched:
+    """A workspace, a directory beside it on the same file system, and the store's home."""
+
+    def __init__(self, base):
+        self.base = base
+        self.root = base / "ws"
+        self.outside = base / "outside"
+        self.home = base / "home"
+        for path in (self.root, self.outside, self.home):
+            path.mkdir(exist_ok=True)
+        self._watches = []
+
+    def open(self, root=None, **how):
+        watch = open_watch(root or self.root, self.home, **how)
+        self._watches.append(watch)
+        return watch
+
+    def close(self):
+        for watch in self._watches:
+            watch.close()
+
+    def during(self, watch, act):
+        """Do something, and have it judged."""
+        old, before = oracle.manifest(self.root), Index.of(self.root)
+        watch.drain()
+        act()
+        holders = watch.holders()
+        dirty = watch.drain()
+        new, after = oracle.manifest(self.root), Index.of(self.root)
+        changed = {path for path in old.keys() | new.keys() if old.get(path) != new.get(path)}
+        return Step(before, after, changed, dirty, holders)
+
+
+@pytest.fixture
+def watched(tmp_path):
+    made = Watched(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=WATCHED, scope="module")
+def volume(request):
+    with file_system(request.param) as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def make_watched(volume):
+    """Makes workspaces on each kind of file system that can be watched."""
+
+    def make():
+        base = volume / f"case-{next(CASES)}"
+        base.mkdir()
+        return Watched(base)
+
+    return make
+
+
+@pytest.fixture
+def on_volume(make_watched):
+    made = make_watched()
+    yield made
+    made.close()
