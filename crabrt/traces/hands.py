@@ -103,6 +103,8 @@ class Hands:
             return Outcome(1, str(error))
         except OSError as error:
             return Outcome(1, f"{error.strerror}: {error.filename}")
+        except ValueError as error:  # a NUL or a lone surrogate in a name: no system call takes it
+            return Outcome(1, str(error))
 
     def _do(self, action: Action | ReplaceLines) -> Outcome:
         match action:

@@ -49,8 +49,10 @@ class Places:
             OutsideWorkspace: it is not below the workspace, links followed.
         """
         path = os.path.join(self.workspace, self._moved(recorded))
+        if "\0" in path:
+            raise OutsideWorkspace(recorded)
         real = os.path.realpath(path)
-        if "\0" in path or not real.startswith(self.workspace.rstrip("/") + "/"):
+        if not real.startswith(self.workspace.rstrip("/") + "/"):
             raise OutsideWorkspace(recorded)
         return path
 
