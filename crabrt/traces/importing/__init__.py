@@ -48,16 +48,14 @@ def import_file(path: Path, format_name: str | None = None) -> Trace:
     """
     data = _read(path)
     document, numbered = _decode(path, data)
+    if (document or (numbered or [(1, {})])[0][1]).get("schema") == SCHEMA:
+        raise NotATrace("it is a trace already", where=str(path), hint="use `crab replay` on it")
     found = format_name or _recognize(document, numbered)
     if found is None:
-        raise NotATrace(
-            "this is no session of an agent that is known here",
-            where=str(path),
-            hint=f"one of {', '.join(FORMATS)}; say which with --format if you know",
-        )
+        raise _no_session(path, "this is no session of an agent that is known here")
     content = numbered if found == "claude-code" else document
     if content is None:
-        raise NotATrace(f"not a file of {found}", where=str(path))
+        raise _no_session(path, f"not a file of {found}")
     try:
         trace = FORMATS[found](content, path.stem)
     except Malformed as error:
@@ -67,8 +65,13 @@ def import_file(path: Path, format_name: str | None = None) -> Trace:
             hint="copy it again; if it is whole, its format is newer than this crabrt",
         ) from error
     if not trace.turns:
-        raise NotATrace("the session holds no reply of a model", where=str(path))
+        raise _no_session(path, "the session holds no reply of a model")
     return msgspec.structs.replace(trace, turns=tuple(_clean(turn) for turn in trace.turns))
+
+
+def _no_session(path: Path, why: str) -> NotATrace:
+    hint = f"sessions of {', '.join(FORMATS)} are read; --format names one"
+    return NotATrace(why, where=str(path), hint=hint)
 
 
 def _read(path: Path) -> bytes:
@@ -91,7 +94,7 @@ def _decode(path: Path, data: bytes) -> tuple[Any, list[tuple[int, Any]] | None]
     """
     document, why = _json(data)
     if document is not None and not isinstance(document, dict):
-        raise NotATrace("the file is JSON, but no object", where=str(path))
+        raise _no_session(path, "the file is JSON, but no object")
     if isinstance(document, dict) and b"\n" not in data.strip():
         return document, [(1, document)]
     if document is not None:
@@ -116,9 +119,9 @@ def _decode(path: Path, data: bytes) -> tuple[Any, list[tuple[int, Any]] | None]
                 hint="copy it again",
             )
         else:
-            raise NotATrace(f"neither JSON nor lines of it: {problem}", where=str(path))
+            raise _no_session(path, f"neither JSON nor lines of it: {problem}")
     if not numbered:
-        raise NotATrace("the file is empty", where=str(path))
+        raise _no_session(path, "the file is empty")
     return None, numbered
 
 
@@ -132,15 +135,11 @@ def _json(data: bytes) -> tuple[Any, str]:
 
 def _recognize(document: Any, numbered: list[tuple[int, Any]] | None) -> str | None:
     if isinstance(document, dict):
-        if document.get("schema") == SCHEMA:
-            raise NotATrace("it is a trace already", hint="run it again with `crab replay`")
         if mini_swe_agent.recognizes(document):
             return "mini-swe-agent"
         if swe_agent.recognizes(document):
             return "swe-agent"
     lines = [value for _, value in numbered or ()]
-    if lines and lines[0].get("schema") == SCHEMA:
-        raise NotATrace("it is a trace already", hint="run it again with `crab replay`")
     return "claude-code" if claude_code.recognizes(lines) else None
 
 
