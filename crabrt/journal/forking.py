@@ -23,6 +23,7 @@ from crabrt.journal.inbox import copy_marks
 from crabrt.journal.layout import (
     DIRECTORY_MODE,
     DISK,
+    SegmentName,
     journal_dir,
     unavailable,
 )
@@ -60,8 +61,7 @@ def fork_journal(
     shared = [segment for segment in path if segment.header.first_seq <= upto]
     if upto < 1 or not shared:
         raise NotFound(f"the journal has no entry {upto}", where=parent.name)
-    known = place is not None and place.seq == upto and reaches(shared[-1], place)
-    cut = place if known else _place_of(shared[-1], upto)
+    cut = place if _is_place_of(shared[-1], upto, place) else _place_of(shared[-1], upto)
     if cut is None:
         raise NotFound(f"the journal has no entry {upto}", where=parent.name)
     target = journal_dir(child)
@@ -87,6 +87,13 @@ def fork_journal(
         DISK.sync_directory(child.parent)
     except OSError as error:
         raise unavailable(error, "fork the journal", child) from error
+
+
+def _is_place_of(segment: Segment, seq: int, place: Position | None) -> bool:
+    """Whether `place` is behind entry `seq` in `segment` (it may be in one that was given up)."""
+    if place is None or place.seq != seq:
+        return False
+    return segment.name == SegmentName(place.epoch, place.segment) and reaches(segment, place)
 
 
 def _place_of(segment: Segment, seq: int) -> Position | None:

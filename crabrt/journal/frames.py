@@ -45,8 +45,6 @@ class Frames:
 
     def next(self) -> Frame | None:
         """The next entry's frame; None at the limit, at a seal, or where no whole frame is."""
-        if self._limit is not None and self.offset >= self._limit:
-            return None
         frame = self._frame_at(self.offset)
         if frame is None or (self._limit is not None and frame.end > self._limit):
             return None

@@ -159,17 +159,13 @@ def _skip_by_seq(path: list[Segment], after: Position) -> tuple[list[Segment], S
 
 
 def reaches(segment: Segment, after: Position) -> bool:
-    """Whether the position is in the segment: its entry is there, and not another in its place.
+    """Whether the segment, the position's own, has its entry there, and not another in its place.
 
     A whole frame with the position's chain hash proves all that was before it.
 
     Raises:
         StoreUnavailable: the segment cannot be read.
     """
-    if segment.name != SegmentName(after.epoch, after.segment):
-        return False
-    if segment.limit is not None and after.offset > segment.limit:
-        return False
     if after.offset == HEADER_BYTES:
         before = (segment.header.first_seq - 1, segment.header.previous_chain)
         return (after.seq, after.chain) == before
@@ -192,13 +188,6 @@ def read_segment(segment: Segment, start: SegmentTail) -> Generator[Record, None
     Raises:
         DamagedJournal, FormatTooNew, StoreUnavailable: as `read_journal`.
     """
-    header = segment.header
-    if start.offset == HEADER_BYTES and (
-        start.seq != header.first_seq - 1 or start.chain != header.previous_chain
-    ):
-        raise damaged(
-            segment.path, 0, start.seq + 1, "the segment does not follow on the one before"
-        )
     try:
         fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
@@ -228,15 +217,14 @@ def read_segment(segment: Segment, start: SegmentTail) -> Generator[Record, None
 
 def _check_end(segment: Segment, frames: Frames, seq: int, chain: bytes) -> None:
     if segment.limit is None:
-        if not frames.sealed:
-            vouched = frames.vouched_for()
-            if vouched is not None:
-                raise damaged(
-                    segment.path,
-                    frames.offset,
-                    seq + 1,
-                    f"bytes that were durable are broken (the frame at {vouched} vouches for them)",
-                )
+        vouched = frames.vouched_for()
+        if vouched is not None:
+            raise damaged(
+                segment.path,
+                frames.offset,
+                seq + 1,
+                f"bytes that were durable are broken (the frame at {vouched} vouches for them)",
+            )
         return
     if frames.offset != segment.limit:
         raise damaged(segment.path, frames.offset, seq + 1, "an entry is broken and more follow")

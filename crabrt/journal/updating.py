@@ -22,7 +22,7 @@ _FLUSH_TURNS = 512
 
 def is_stale(stored: StoredRun, directory: Path) -> bool:
     """Whether a run may have to be folded further, or again."""
-    if stored.seen is None or stored.seen != look(directory):
+    if stored.seen != look(directory):
         return True
     return stored.boot != boot_id() and not settled(stored.folded)
 

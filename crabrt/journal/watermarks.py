@@ -100,7 +100,7 @@ def still_hold(
     for mark in marks:
         file = now.segments.get(mark.segment)
         doubtful = file != before.segments.get(mark.segment) or (rebooted and not mark.settled)
-        if file is None or (doubtful and not _holds(directory, mark)):
+        if doubtful and not _holds(directory, mark):
             return False
     return True
 

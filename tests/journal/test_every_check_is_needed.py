@@ -12,11 +12,27 @@ import msgspec
 import pytest
 import xxhash
 
-from crabrt.core.entries import CallId, Intent, Noted, Payload, TurnOpened, encode_entry
+from crabrt.core.entries import (
+    CallId,
+    Forked,
+    Intent,
+    Lineage,
+    Noted,
+    Payload,
+    TurnOpened,
+    encode_entry,
+)
 from crabrt.core.targets import TurnRef
 from crabrt.core.verdicts import Prior
 from crabrt.errors import CrabError, DamagedJournal, FormatTooNew
-from crabrt.journal import PositionLost, RunIndex, label_turn, read_journal, read_marks
+from crabrt.journal import (
+    PositionLost,
+    RunIndex,
+    fork_journal,
+    label_turn,
+    read_journal,
+    read_marks,
+)
 from crabrt.journal.database import checksum
 from crabrt.journal.framing import (
     HEADER_BYTES,
@@ -148,6 +164,9 @@ def test_a_header_that_was_never_finished_is_passed_over_only_if_nothing_follows
     forged.segment(1).entries(2)
     whole = forged.data
     forged.segment(2)
+    forged.data = forged.data[: HEADER_BYTES - 8] + b"\x55" * 8  # its pages came in part
+    forged.write()
+    assert read(forged) == [1, 2]
     forged.data = forged.data[: HEADER_BYTES - 8] + bytes(8)
     forged.write()
     assert read(forged) == [1, 2]
@@ -337,7 +356,10 @@ def test_the_chain_that_the_next_segment_states_is_compared(forged):
 def test_a_segment_before_ends_exactly_where_the_next_one_says(forged):
     forged.segment(1).entries(2)
     forged.segment(2, previous_length=len(forged.data) - 1).entries(1)
-    refused(forged, "an entry is broken and more follow")
+    entries = read_journal(forged.directory)
+    assert next(entries).entry.seq == 1
+    with pytest.raises(DamagedJournal, match="an entry is broken and more follow"):
+        next(entries)
 
 
 def test_a_journal_begins_with_the_chain_of_its_run(forged):
@@ -370,6 +392,8 @@ def test_a_position_is_compared_by_its_chain(forged):
     lost(forged, msgspec.structs.replace(position, offset=position.offset - 1))
     lost(forged, msgspec.structs.replace(position, offset=position.offset + 1))
     lost(forged, msgspec.structs.replace(position, epoch=9))
+    first = next(read_journal(forged.directory)).position
+    lost(forged, msgspec.structs.replace(first, offset=first.offset + 1))
 
 
 def test_a_position_before_the_first_entry_of_a_segment_is_compared_too(forged):
@@ -393,6 +417,32 @@ def test_a_position_behind_what_the_next_segment_counts_is_found_where_it_was_wr
     lost(forged, msgspec.structs.replace(position, chain=b"\x07" * 32))
 
 
+def forked_at(forged, upto, place):
+    child = forged.directory.parent / f"r-{len(list(forged.directory.parent.iterdir())) + 1}"
+    child.mkdir()
+    lineage = Lineage("r-1", "r-1", upto)
+    fork_journal(
+        forged.directory, child, upto=upto, forked=Forked("c", "c", b"", "w", lineage, 0),
+        place=place,
+    )  # fmt: skip
+    return [record.entry.kind for record in read_journal(child)]
+
+
+def test_a_fork_believes_no_place_that_is_not_there(forged):
+    forged.segment(1).entries(2)
+    keep = forged.chain, forged.seq
+    forged.chain, forged.seq = genesis("r-1"), 0
+    forged.segment(2, previous_length=HEADER_BYTES).entries(2)  # written again, to another segment
+    assert (forged.chain, forged.seq) == keep
+    place = last(forged)
+    wanted = ["note", "note", "forked"]
+    assert forked_at(forged, 2, place) == wanted
+    assert forked_at(forged, 2, None) == wanted
+    assert forked_at(forged, 1, place) == wanted[1:]
+    for wrong in ({"segment": 1}, {"epoch": 7}, {"chain": b"\x07" * 32}, {"offset": 170}):
+        assert forked_at(forged, 2, msgspec.structs.replace(place, **wrong)) == wanted, wrong
+
+
 # -- messages and the lease --------------------------------------------------------------
 
 
@@ -402,6 +452,16 @@ def test_a_message_belongs_to_its_number(run):
     label_turn(run.directory, "a", 0)
     [path] = (run.directory / "inbox").iterdir()
     path.rename(path.with_name("00000002.msg"))
+    with pytest.raises(DamagedJournal, match="checksum"):
+        read_marks(run.directory)
+
+
+def test_a_message_begins_with_its_magic(run):
+    run.open()
+    run.start()
+    label_turn(run.directory, "a", 0)
+    [path] = (run.directory / "inbox").iterdir()
+    path.write_bytes(b"CRABWHAT" + path.read_bytes()[8:])
     with pytest.raises(DamagedJournal, match="checksum"):
         read_marks(run.directory)
 
@@ -478,6 +538,30 @@ def test_rows_that_are_not_what_was_written_are_not_believed(indexed, what, refr
     before = told(indexed)
     change(indexed, TAMPERING[what])
     assert told(indexed, refresh=refresh) == before
+
+
+def test_a_row_of_another_run_is_not_believed(indexed, make_run):
+    other = make_run("other-2")
+    other.open()
+    other.start(name="other")
+    other.commit(0, b"o" * 32)
+    before = told(indexed, refresh=True)
+    for column in ("row", "sum"):
+        part = f"(SELECT {column} FROM turns WHERE run = 'other-2' AND turn = 0)"
+        change(
+            indexed, f"UPDATE turns SET {column} = {part} WHERE run = ? AND turn = 0", indexed.id
+        )
+    assert told(indexed) == before
+
+
+def test_a_runs_row_that_still_makes_sense_is_compared_with_its_sum(indexed):
+    connection = sqlite3.connect(indexed.home / "runs.sqlite", isolation_level=None)
+    [[row]] = connection.execute("SELECT row FROM runs")
+    assert b"\xa5fixer" in row
+    connection.execute("UPDATE runs SET row = ?", (row.replace(b"\xa5fixer", b"\xa5mixer"),))
+    connection.close()
+    with RunIndex.open(indexed.home) as index:
+        assert index.run(indexed.id).name == "fixer"
 
 
 @pytest.mark.parametrize("what", ["a turn is gone", "the last turn is gone"])

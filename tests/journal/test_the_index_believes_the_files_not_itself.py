@@ -79,6 +79,18 @@ def test_a_turn_that_a_power_cut_replaced_by_bytes_of_the_same_length_is_gone(ru
     assert kept == built_anew(run.home)
 
 
+def test_a_page_that_a_power_cut_took_before_one_that_it_left_ends_the_journal(run, reboot):
+    path, synced, position = one_synced_turn_and_one_not(run)
+    answers(run.home)
+    data = path.read_bytes()
+    put_in_place(path, data[: synced + 20] + bytes(64) + data[synced + 84 :])
+    assert list(read_journal(run.directory, after=position)) == []  # its last entry is there
+    reboot()
+    kept = answers(run.home)
+    assert [turn.turn for turn in kept[0][1]] == [0, 1]
+    assert kept == built_anew(run.home)
+
+
 def test_the_turns_of_a_run_that_went_on_after_a_power_cut_are_its_own(run, reboot):
     path, synced, _ = one_synced_turn_and_one_not(run)
     answers(run.home)
@@ -216,6 +228,20 @@ def test_a_mended_journal_is_whole_again(run):
     path.write_bytes(data)
     kept = answers(run.home)
     assert (kept[0][0].problem, len(kept[0][1])) == (None, 6)
+
+
+def test_damage_before_damage_that_is_known_shows_too(run):
+    damaged_in_the_middle(run)
+    answers(run.home)
+    with RunIndex.open(run.home) as index:
+        place = index.turns(run.id, 1, 1)[0].first.offset
+    [path] = run.segments()
+    data = bytearray(path.read_bytes())
+    data[place + 60] ^= 1
+    path.write_bytes(data)
+    kept = answers(run.home)
+    assert [turn.turn for turn in kept[0][1]] == [0]
+    assert kept == built_anew(run.home)
 
 
 def test_a_segment_that_vanished_or_was_copied_or_touched_is_looked_at(run):
