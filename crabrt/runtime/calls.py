@@ -150,6 +150,17 @@ class Acting:
         else:
             self.abandon()
 
+    def rest(self) -> None:
+        """It is a child run that waits for its caller to want more of it: it is not running."""
+        with self.session.lock:
+            self.session.rested = True
+            self.session.machine.running -= 1
+
+    def wake(self) -> None:
+        """Its caller wants more."""
+        with self.session.lock:
+            self.session.machine.running += 1
+
     def drop(self) -> None:
         """It was a stream that nobody read, and is garbage: no outcome is recorded."""
         if self._species is Species.TOOL:

@@ -87,6 +87,8 @@ class Engine:
         workspace, tracker: what is watched, and what is known of it.
         config: how the family is set up.
         recovered: what came of a killed restore that was finished before this run; None: no such.
+        latest: the checkpoint that was asked for last, by whichever run.
+        acted: whether a tool of any run has acted in this process.
         closed: set when its last run is over.
     """
 
@@ -97,6 +99,8 @@ class Engine:
         self.writer: StoreWriter = store.writer()
         self.tracker = self._new_tracker()
         self.recovered: RestoreReport | None = None
+        self.latest: Job | None = None
+        self.acted = False
         self._claim = claim
         self._pid = os.getpid()
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="crabrt-engine")

@@ -63,9 +63,10 @@ def go_live(session: Session) -> Steps[None]:
 
 
 def _put_back(session: Session) -> RestoreReport | None:
+    """Undo what loops wrote while they were replayed; too late once a tool has acted anew."""
     engine = session.engine
     target = session.expected or session.root
-    if target is None:
+    if target is None or (session.parent is not None and engine.acted):
         return None
     scan = engine.tracker.scan()
     if scan.clean and engine.tracker.root == target:

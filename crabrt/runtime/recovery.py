@@ -7,6 +7,7 @@ entry whose content is all there only needs its commit (``checkpoints.whole``).
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from collections.abc import Iterable
 
 from crabrt.core.entries import (
@@ -82,6 +83,7 @@ class Stop:
         buried_gap: what is missing before C, so that C cannot be replayed to; or None.
         forked_seq: seq of the entry that made it a fork, or -1.
         boot, wall_ns, seq: of the last entry.
+        walls: when each entry was written; the first is that of seq 1.
     """
 
     started: Started | None = None
@@ -106,6 +108,7 @@ class Stop:
     boot: str = ""
     wall_ns: int = 0
     seq: int = 0
+    walls: array[int] = dataclasses.field(default_factory=lambda: array("q"))
 
     @property
     def run(self) -> str:
@@ -114,14 +117,32 @@ class Stop:
         return first.run if first is not None else ""
 
     @property
-    def child(self) -> RunId | None:
-        """What the last tool call's run is called, if it was a child run and C is before it."""
-        if self.last_tool is None or (
-            self.checkpoint is not None and self.last_tool_seq <= self.checkpoint.position
-        ):
-            return None
-        name = self.last_tool.name.partition("~")[0]
-        return derived_run_id(name, RunId(self.run), str(self.last_tool))
+    def children(self) -> list[RunId]:
+        """What the runs are called that tool calls may be which C may be older than."""
+        calls = list(self.open_tools)
+        last = self.last_tool
+        if last is not None and last not in self.open_tools:
+            done = self.checkpoint is not None and self.last_tool_seq <= self.checkpoint.position
+            calls += [] if done else [last]
+        return [
+            derived_run_id(call.name.partition("~")[0], RunId(self.run), str(call))
+            for call in calls
+        ]
+
+    def moment_of(self, state: State) -> int:
+        """The moment (wall clock, ns) whose state it is: what was written by then is in it.
+
+        The entry behind `position` was written right after the checkpoint was asked for.
+        """
+        behind = state.position
+        return self.walls[behind] if behind < len(self.walls) else self.wall_ns
+
+    def position_at(self, moment_ns: int) -> int:
+        """Seq of the last entry that was written by then."""
+        seq = len(self.walls)
+        while seq and self.walls[seq - 1] > moment_ns:
+            seq -= 1
+        return seq
 
 
 def find_stop(records: Iterable[Record]) -> Stop:
@@ -130,6 +151,7 @@ def find_stop(records: Iterable[Record]) -> Stop:
     for record in records:
         entry, body = record.entry, record.body
         stop.seq, stop.boot, stop.wall_ns = entry.seq, entry.boot, entry.wall_ns
+        stop.walls.append(entry.wall_ns)
         if body is not None:
             _fold(stop, body, entry.turn, entry.seq)
     return stop

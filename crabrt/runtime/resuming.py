@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from crabrt.core.clock import boot_id
 from crabrt.core.entries import Checkpoint, Lineage, Noted, Resumed
@@ -80,7 +81,8 @@ def attach_child(setup: Setup, parent: Session, run_id: RunId) -> Session:
         journal = Journal.open(directory, lease)
         undo.callback(journal.close)
         session = Session(run_id, setup.name, parent.family, engine, journal=journal, lease=lease)
-        session.parent = parent
+        session.parent, session.moment_ns = parent, parent.moment_ns
+        session.expected = parent.expected
         stop = find_stop(read_journal(directory))
         _finish_capture(session, stop)
         _set_state(session, directory, stop, stop.checkpoint, "restored")
@@ -117,17 +119,19 @@ def _take_up(session: Session, directory: Path) -> None:
 
 
 def _put_back(session: Session, stop: Stop, state: State) -> RestoreReport:
-    """Restore C, or the deeper state of the child run that the run was in."""
+    """Restore C, or the newer state of a child run that was going on."""
     engine = session.engine
-    deepest = _deepest_root(engine.store, engine.config.home, stop) or state.root
-    base = _last_known(engine.workspace, engine.config.home) or deepest
+    newest = _newest(engine.store, engine.config.home, stop)
+    root = newest.root if newest is not None else state.root
+    base = _last_known(engine.workspace, engine.config.home) or root
     report = engine.submit(
         lambda: restore(
-            engine.workspace, engine.writer, deepest, base=base, force=True,
+            engine.workspace, engine.writer, root, base=base, force=True,
             label=f"resume {session.id}", tracker=engine.tracker,
         )
     ).result()  # fmt: skip
-    session.expected = deepest
+    session.expected = root
+    session.moment_ns = newest.moment_ns if newest is not None else None
     return report
 
 
@@ -138,6 +142,8 @@ def _set_state(
         position = session.journal.seq
     else:
         position = state.position if state is not None else 0
+        if session.moment_ns is not None:
+            position = max(position, stop.position_at(session.moment_ns))
     turn = state.turn if state is not None else 0
     session.append(Resumed(mode, turn, position, os.getpid(), command_line()))
     session.engine.writer.sync()
@@ -185,9 +191,10 @@ def state_to_restore(stop: Stop, store: Store, home: Path) -> State | None:
         StoreUnavailable: something cannot be read.
     """
     state = stop.captured if _can_finish(store, stop) else stop.checkpoint
-    if state is None:
+    newest = _newest(store, home, stop)
+    if state is None or newest is None:
         return None
-    return dataclasses.replace(state, root=_deepest_root(store, home, stop) or state.root)
+    return dataclasses.replace(state, root=newest.root)
 
 
 def _finish_capture(session: Session, stop: Stop) -> None:
@@ -260,17 +267,23 @@ def _place(stop: Stop) -> tuple[int, int]:
     return stop.turn, stop.inner + 1
 
 
-def _deepest_root(store: Store, home: Path, stop: Stop) -> ObjectId | None:
-    """The state of the child run that the last tool call was, if it got further than its parent."""
-    inside = run_dir(home, stop.child) if stop.child is not None else None
-    if inside is None or not inside.is_dir():
-        return None
-    below = find_stop(read_journal(inside))
-    if _can_finish(store, below):
-        below.checkpoint = below.captured
-    if below.checkpoint is None:
-        return None
-    return _deepest_root(store, home, below) or below.checkpoint.root
+class Newest(NamedTuple):
+    """The newest state of a workspace that a run and its children know, and of which moment."""
+
+    moment_ns: int
+    root: ObjectId
+
+
+def _newest(store: Store, home: Path, stop: Stop) -> Newest | None:
+    """C, or a newer state of a child run that was going on: they share one directory."""
+    state = stop.captured if _can_finish(store, stop) else stop.checkpoint
+    found = [] if state is None else [Newest(stop.moment_of(state), state.root)]
+    for child in stop.children:
+        inside = run_dir(home, child)
+        if inside.is_dir():
+            below = _newest(store, home, find_stop(read_journal(inside)))
+            found += [] if below is None else [below]
+    return max(found, default=None)
 
 
 def _last_known(workspace: Workspace, home: Path) -> ObjectId | None:

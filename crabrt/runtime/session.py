@@ -59,10 +59,12 @@ class Session(Ledger):
         replay: what is left of the record, or None when the run is live.
         acting: whether the workspace is this run's to change (False while a replay only answers).
         parent: the run that called this one, if it is a child run.
+        rested: whether a child run has waited for this one to want more of it (a generator).
         over: whether it ended long ago, and its parent's record has gone on: it answers, no more.
         root: state of the last capture.
         turn_start: state that the open turn began on; its verdict is the difference to it.
         expected: what the workspace holds when a replay begins, if that is not `root`.
+        moment_ns: of which moment that is, where the workspace was restored.
         inner_marks: the last inner checkpoint of turns that were interrupted.
         root_turn: the last turn whose end was captured.
         messages: what its model calls were told last.
@@ -88,11 +90,13 @@ class Session(Ledger):
         self.root: ObjectId | None = None
         self.turn_start: ObjectId | None = None
         self.expected: ObjectId | None = None
+        self.moment_ns: int | None = None
         self.inner_marks: dict[int, int] = {}
         self.root_turn = -1
         self.tracker_stale = False
         self.parent: Session | None = None
         self.over = False
+        self.rested = False
         self.messages = Messages(CODECS)
         self._inner = 0
         self._job: Job | None = None
@@ -117,6 +121,7 @@ class Session(Ledger):
             if self.machine.tool_call_opens():
                 self.open_turn()
             self.machine.tool_began()
+            self.engine.acted = True
             self._calls.append(fact)
 
     def drop(self) -> None:
@@ -159,7 +164,7 @@ class Session(Ledger):
         """Ask for a checkpoint of the workspace as it is now."""
         job = Job(turn, inner, self.journal.seq)
         calls = tuple(self._calls)
-        self._job = job
+        self._job = self.engine.latest = job
         self.engine.submit(lambda: checkpoints.make(self, job, calls))
         return job
 
@@ -180,11 +185,14 @@ class Session(Ledger):
             UsageError: the workspace is refused.
         """
         job = self._job
+        config, started = self.engine.config, time.perf_counter()
+        if self.rested or (self.parent is not None and self.parent.rested):
+            latest = self.engine.latest  # of the other one, which had the turn until now
+            if latest is not None and latest is not job and not latest.captured.done():
+                yield Wait(latest.captured, config.gate_limit_ms / 1e3)
         if job is None or job.exposed_ms is not None:
             return
-        config = self.engine.config
         limit_ms = config.gate_limit_ms if job.turn else config.baseline_gate_limit_ms
-        started = time.perf_counter()
         done = job.captured.done() or (yield Wait(job.captured, limit_ms / 1e3))
         if not done and job.settle(Fate.TOO_LATE):
             self.lose_protection(job.turn, f"it was not captured within {limit_ms} ms")

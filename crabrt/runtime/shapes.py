@@ -18,7 +18,7 @@ from crabrt.runtime.entering import Entry
 from crabrt.runtime.loops import Loop, close, give_back
 from crabrt.runtime.scopes import Frame, watch_tasks
 from crabrt.runtime.session import Session
-from crabrt.runtime.streams import Inside
+from crabrt.runtime.streams import Inside, arecord, areplay, aresting, record, replay, resting
 from crabrt.runtime.waits import adrive, drive, in_thread
 
 
@@ -181,29 +181,77 @@ def _generator(made: Loop) -> Any:
     As a generator function does nothing until it is iterated, the run begins with the first step:
     one that is dropped before has never been.
     """
-    shape = _asteps if inspect.isasyncgenfunction(made.function) else _steps
+    is_async = inspect.isasyncgenfunction(made.function)
 
     @functools.wraps(made.function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         def opening() -> tuple[Entry | None, Any, Any]:
             config = made.config()
-            plain = config.disable or made.outer() is not None
-            return (None if plain else made.opened(config, args, kwargs)), args, kwargs
+            return (None if config.disable else made.opened(config, args, kwargs)), args, kwargs
 
-        return shape(made, opening)
+        if is_async:
+            return _anested(made, args, kwargs, lambda: _asteps(made, opening))
+        return _nested(made, args, kwargs, lambda: _steps(made, opening))
 
     def take_up(name: str, /, **override: Any) -> Any:
         def opening() -> tuple[Entry | None, Any, Any]:
             entry, arguments = made.reopening(name, override)
             return entry, (), arguments
 
-        return shape(made, opening)
+        return _asteps(made, opening) if is_async else _steps(made, opening)
 
     wrapped.resume = take_up  # type: ignore[attr-defined]
     return wrapped
 
 
 Opening = Callable[[], tuple[Entry | None, Any, Any]]
+
+
+def _nested(
+    made: Loop, args: Any, kwargs: Any, alone: Callable[[], Generator[Any, Any, Any]]
+) -> Generator[Any, Any, Any]:
+    """As a child run, where it is called inside of a run: to that, it is one call, a stream."""
+    outer = made.outer()
+    if outer is None:
+        return (yield from alone())
+    outcome = drive(made.call_in(outer, args, kwargs))
+    if isinstance(outcome, Answer):
+        return (yield from replay(outcome))
+    source = _steps(made, lambda: (made.child(outcome, args, kwargs), args, kwargs))
+    value = yield from resting(outcome, record(outcome, outcome.frame(outer), source))
+    outcome.session.inner_checkpoint()
+    return value
+
+
+async def _anested(
+    made: Loop, args: Any, kwargs: Any, alone: Callable[[], AsyncGenerator[Any, Any]]
+) -> AsyncGenerator[Any, Any]:
+    outer = made.outer()
+    outcome = None
+    if outer is None:
+        items = alone()
+    else:
+        outcome = await adrive(made.call_in(outer, args, kwargs))
+        if isinstance(outcome, Answer):
+            items = areplay(outcome)
+        else:
+            acting = outcome
+            source = _asteps(made, lambda: (made.child(acting, args, kwargs), args, kwargs))
+            items = aresting(outcome, arecord(outcome, outcome.frame(outer), source))
+    step = functools.partial(anext, items)
+    try:
+        while True:
+            item = await step()
+            try:
+                step = functools.partial(items.asend, (yield item))
+            except GeneratorExit:
+                await items.aclose()
+                raise
+            except BaseException as thrown:  # noqa: BLE001  it is the loop's to see
+                step = functools.partial(items.athrow, thrown)
+    except StopAsyncIteration:
+        if isinstance(outcome, Acting):
+            outcome.session.inner_checkpoint()
 
 
 def _steps(made: Loop, opening: Opening) -> Generator[Any, Any, Any]:

@@ -87,12 +87,25 @@ async def arecord(
 ) -> AsyncGenerator[Any, Any]:
     """The same for async streams."""
     items: list[Any] = []
+    generator = source if isinstance(source, AsyncGenerator) else None
+    step = partial(anext, source)
     try:
         while True:
             with Inside(frame):
-                item = await anext(source)
+                item = await step()
             items.append(item)
-            yield item
+            try:
+                sent = yield item
+            except GeneratorExit:
+                raise
+            except BaseException as thrown:
+                if generator is None:
+                    raise
+                step = partial(generator.athrow, thrown)
+            else:
+                step = (
+                    partial(anext, source) if generator is None else partial(generator.asend, sent)
+                )
     except StopAsyncIteration:
         await adrive(call.finish_stream(items))
     except GeneratorExit:
@@ -104,6 +117,52 @@ async def arecord(
     except BaseException as error:
         await adrive(call.fail(error, items))
         raise
+
+
+def resting(call: Acting, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """`steps` of a child run, which does not count as running while its reader has the turn."""
+    step = partial(next, steps)
+    while True:
+        try:
+            item = step()
+        except StopIteration as stop:
+            return stop.value
+        call.rest()
+        try:
+            sent = yield item
+        except GeneratorExit:
+            call.wake()
+            steps.close()
+            raise
+        except BaseException as thrown:  # noqa: BLE001  it is the steps' to see
+            call.wake()
+            step = partial(steps.throw, thrown)
+        else:
+            call.wake()
+            step = partial(steps.send, sent)
+
+
+async def aresting(call: Acting, steps: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
+    """The same for async steps."""
+    step = partial(anext, steps)
+    while True:
+        try:
+            item = await step()
+        except StopAsyncIteration:
+            return
+        call.rest()
+        try:
+            sent = yield item
+        except GeneratorExit:
+            call.wake()
+            await steps.aclose()
+            raise
+        except BaseException as thrown:  # noqa: BLE001  it is the steps' to see
+            call.wake()
+            step = partial(steps.athrow, thrown)
+        else:
+            call.wake()
+            step = partial(steps.asend, sent)
 
 
 def _close(source: Any) -> None:

@@ -131,3 +131,130 @@ def test_a_block_for_another_directory_is_a_run_of_its_own(ws: Path, tmp_path: P
     with crabrt.open_run(workspace=ws, name="outer"), crabrt.open_run(workspace=other, name="two"):
         pass
     assert store.run("two").parent is None
+
+
+class Reporting(Nested):
+    """An agent that steps a generator agent, and uses a tool between its steps."""
+
+    def agent(self):
+        @crabrt.tool
+        def write(name: str) -> str:
+            with (self.ws / name).open("a") as file:
+                file.write("x")
+            self.did(name)
+            return name
+
+        @crabrt.model
+        def think(what: str) -> str:
+            self.did(what)
+            return what
+
+        @crabrt.agent(workspace=self.ws, name="inner")
+        def steps():
+            for n in range(2):
+                think(f"ask-in-{n}")
+                yield write(f"in-{n}")
+            return "all"
+
+        @crabrt.agent(workspace=self.ws, name="outer")
+        def run() -> list[str]:
+            think("ask-0")
+            seen = []
+            inner = steps()
+            while True:
+                try:
+                    item = next(inner)
+                except StopIteration as stop:
+                    seen.append(stop.value)
+                    break
+                seen.append(item)
+                think(f"look-{item}")
+                seen.append(write(f"out-{item}"))
+            think("ask-1")
+            seen.append(write("after"))
+            return seen
+
+        return run
+
+
+SEEN = ["in-0", "out-in-0", "in-1", "out-in-1", "all", "after"]
+GENERATED = [
+    "ask-0", "ask-in-0", "in-0", "look-in-0", "out-in-0", "ask-in-1", "in-1", "look-in-1",
+    "out-in-1", "ask-1", "after",
+]  # fmt: skip
+
+
+def test_a_generator_agent_inside_an_agent_is_a_child_run(ws: Path, die, store) -> None:
+    assert Reporting(ws, die).agent()() == SEEN
+    runs = {run.name: run for run in store.runs()}
+    assert runs["inner"].parent == runs["outer"].run
+    assert {run.status for run in runs.values()} == {"done"}
+    assert [i.call.name for i in store.bodies(Intent, "inner")] == ["write", "write"]
+    assert [i.call.name for i in store.bodies(Intent, "outer")] == ["inner"] + ["write"] * 3
+    # While the child waits for its caller, the caller's own turns end and are captured.
+    assert [turn.verdict_names for turn in store.turns("outer")].count(["files"]) >= 3
+
+
+@pytest.mark.parametrize("moment", GENERATED[1:])
+def test_killed_anywhere_between_its_steps_it_ends_as_if_it_had_not_been(
+    moment: str, ws: Path, killed, die, store
+) -> None:
+    world = Reporting(ws, die)
+    world.die_at = moment
+    killed(world.agent())
+    world.die_at = ""
+    assert world.agent().resume("outer") == SEEN
+    assert {path.name: path.read_text() for path in ws.iterdir()} == dict.fromkeys(
+        ("in-0", "in-1", "out-in-0", "out-in-1", "after"), "x"
+    )
+    assert {run.status for run in store.runs()} == {"done"}
+    assert len(store.runs()) == 2
+
+
+def test_a_generator_agent_that_is_dropped_halfway_is_answered_as_far_as_it_went(
+    ws: Path, killed, die, store
+) -> None:
+    @crabrt.agent(workspace=ws, name="inner")
+    def steps():
+        yield from range(5)
+
+    deadly = [True]
+
+    @crabrt.tool
+    def act() -> None:
+        if deadly:
+            die()
+
+    @crabrt.agent(workspace=ws, name="outer")
+    def run() -> list[int]:
+        inner = steps()
+        seen = [next(inner), next(inner)]
+        inner.close()
+        act()
+        return seen
+
+    killed(run)
+    deadly.clear()
+    assert run.resume("outer") == [0, 1]
+
+
+async def test_async_generator_agents_nest_too(ws: Path, store) -> None:
+    @crabrt.agent(workspace=ws, name="inner")
+    async def steps():
+        got = yield 1
+        try:
+            yield got
+        except KeyError:
+            yield 3
+
+    @crabrt.agent(workspace=ws, name="outer")
+    async def run() -> list[object]:
+        inner = steps()
+        seen = [await anext(inner), await inner.asend("two"), await inner.athrow(KeyError("x"))]
+        seen += [item async for item in inner]
+        return seen
+
+    assert await run() == [1, "two", 3]
+    runs = {run.name: run for run in store.runs()}
+    assert runs["inner"].parent == runs["outer"].run
+    assert {run.status for run in runs.values()} == {"done"}
