@@ -5,11 +5,13 @@ background, and how a run is taken up again.
 What it is not: a store, a scanner or a restorer (floors below), nor anything that prints.
 
 How it hangs together: ``wrapping`` and ``agents`` turn functions into calls and runs; ``calls`` is
-the life of one call; ``session`` is a run while it lives, on the ``ledger`` that writes it down and
-the ``losses`` it must tell; ``engine`` and ``checkpoints`` are its background half; ``entering``,
-``opening`` and ``resuming`` (on the facts of ``recovery``) begin it; ``replay`` and ``golive``
-answer it from the record, ``branching`` leaves it; ``scopes`` and ``requests`` tell one call from
-another; ``codec`` and ``payloads`` store values.
+the life of one call; ``run`` and ``block`` are the same without decorators, ``points`` what the
+loop itself asks for. ``session`` is a run while it lives, on the ``ledger`` that writes it down and
+the ``losses`` it must tell (``putback``: of restores); ``engine`` and ``checkpoints`` are its
+background half; ``entering``, ``opening`` and ``resuming`` (on the facts of ``recovery``) begin it;
+``replay`` and ``golive`` answer it from the record, ``branching`` leaves it. ``scopes`` and
+``requests`` tell one call from another, ``messages`` knows conversations. ``codec`` (on
+``standard`` and ``structured``), ``exceptions`` and ``payloads`` store values.
 May import: everything below; not ``cli``, ``bench``, ``testing``.
 """
 
