@@ -13,10 +13,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from crabrt.errors import UsageError
 from crabrt.traces.actions import (
     Action,
     EditFile,
@@ -34,7 +33,6 @@ from crabrt.traces.places import OutsideWorkspace, Places
 from crabrt.traces.swe_agent import OpenFile, ReplaceLines
 
 _OUTPUT_BYTES = 16_384
-_SEPARATE_NETWORK = ("unshare", "--net", "--")
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,7 @@ class Hands:
         environ: what commands see, before HOME and git's identity are replaced.
         home: an existing directory that serves as their home.
         timeout_s: of one command; its process group is killed then.
-        offline: run commands in a network namespace of their own, without any connection.
-
-    Raises:
-        UsageError: `offline` is asked for and not allowed here.
+        prefix: words before each command line's shell.
     """
 
     def __init__(
@@ -77,7 +72,7 @@ class Hands:
         home: str,
         *,
         timeout_s: float,
-        offline: bool,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.places = places
         self.environ = dict(environ) | {
@@ -89,7 +84,7 @@ class Hands:
             "GIT_TERMINAL_PROMPT": "0",
         }
         self._timeout_s = timeout_s
-        self._prefix = _without_network(self.environ) if offline else ()
+        self._prefix = tuple(prefix)
         self._shell = shutil.which("bash", path=self.environ.get("PATH")) or "/bin/sh"
         self._editor = OpenFile()
 
@@ -207,23 +202,6 @@ class Hands:
         _write(target, content.encode("utf-8", "surrogateescape"))
         if target != path:
             os.unlink(path)
-
-
-def _without_network(environ: Mapping[str, str]) -> tuple[str, ...]:
-    try:
-        done = subprocess.run(
-            [*_SEPARATE_NETWORK, "true"], env=dict(environ), capture_output=True, check=False
-        )
-        why = done.stderr.decode("utf-8", "replace").strip()
-        allowed = done.returncode == 0
-    except OSError as error:
-        allowed, why = False, str(error.strerror)
-    if not allowed:
-        raise UsageError(
-            f"a network namespace is not allowed here: {why}",
-            hint="it needs root (or CAP_SYS_ADMIN); leave --offline away",
-        )
-    return _SEPARATE_NETWORK
 
 
 def _text(path: str) -> str:

@@ -7,6 +7,7 @@ verdict comes about; it only asks the journal, and the oracle.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 import time
@@ -23,6 +24,7 @@ from crabrt.runtime import Run, open_run
 from crabrt.runtime.orphans import find_orphans, stop_orphans
 from crabrt.traces import actions
 from crabrt.traces.hands import Hands, Outcome
+from crabrt.traces.offline import OwnNetwork
 from crabrt.traces.places import Places
 from crabrt.traces.report import CallFacts, Judgement, ReplayReport, TurnFacts, judge
 from crabrt.traces.schema import ModelCall, ToolCall, Trace, Turn
@@ -117,27 +119,24 @@ class _Replay:
 
     def perform(self) -> ReplayReport:
         options = self._options
-        with tempfile.TemporaryDirectory(prefix="crab-replay-") as home:
-            places = Places(self._trace.header.workspace, str(self._workspace))
-            self._hands = Hands(
-                places,
-                _environment(options.environ),
-                home,
-                timeout_s=options.command_timeout_s,
-                offline=options.offline,
-            )
+        environ = _environment(options.environ)
+        places = Places(self._trace.header.workspace, str(self._workspace))
+        with contextlib.ExitStack() as stack:
+            home = stack.enter_context(tempfile.TemporaryDirectory(prefix="crab-replay-"))
+            prefix: tuple[str, ...] = ()
+            if options.offline:
+                prefix = stack.enter_context(OwnNetwork(environ)).prefix
+            timeout_s = options.command_timeout_s
+            self._hands = Hands(places, environ, home, timeout_s=timeout_s, prefix=prefix)
             if options.oracle:
                 top, exclude = places.workspace, options.oracle_exclude
                 self._boundaries = Boundaries(top, exclude, self._processes_live)
-            left: tuple[str, ...] = ()
-            try:
-                started = time.perf_counter()
-                facts = self._protected() if options.protected else self._unprotected()
-                wall_s = time.perf_counter() - started
-                left = tuple(orphan.command for orphan in find_orphans([self._mark]))
-            finally:
-                stop_orphans([self._mark])
-        return self._report(facts, wall_s - self._looking_s(), left)
+            stack.callback(lambda: stop_orphans([self._mark]))
+            looked_s, started = self._looking_s(), time.perf_counter()
+            lived = self._protected() if options.protected else self._unprotected()
+            wall_s = time.perf_counter() - started - (self._looking_s() - looked_s)
+            left = tuple(orphan.command for orphan in find_orphans([self._mark]))
+        return self._report(lived, wall_s, left)
 
     # -- the loop ----------------------------------------------------------------------------
 

@@ -124,7 +124,7 @@ class ReplayReport:
 
     def judged(self, judgement: Judgement) -> tuple[TurnFacts, ...]:
         """The turns with that judgement."""
-        return tuple(turn for turn in self.turns if turn.judgement is judgement)
+        return tuple(turn for turn in self.turns if turn.judgement == judgement)
 
     @property
     def false_none(self) -> tuple[TurnFacts, ...]:

@@ -180,6 +180,22 @@ def test_offline_commands_have_no_network(make, replay, workspace):
     assert (workspace / "devices").read_text().split() == ["lo"]
 
 
+@pytest.mark.root
+def test_offline_commands_reach_what_an_earlier_one_serves(make, replay, workspace):
+    serve = (
+        "import socket; s = socket.create_server(('127.0.0.1', 0));"
+        "open('port', 'w').write(str(s.getsockname()[1])); s.accept()[0].sendall(b'hello')"
+    )
+    ask = (
+        "import socket; port = int(open('port').read());"
+        "open('said', 'wb').write(socket.create_connection(('127.0.0.1', port), 20).recv(99))"
+    )
+    start = f'python3 -c "{serve}" > /dev/null 2>&1 & until [ -s port ]; do :; done'
+    report = replay(make.trace(start, f'python3 -c "{ask}"'), offline=True)
+    assert [call.exit_code for turn in report.turns for call in turn.calls] == [0, 0]
+    assert (workspace / "said").read_bytes() == b"hello"
+
+
 def test_between_is_called_wherever_a_turn_may_have_ended(make, replay):
     seen = []
     trace = make.trace("echo 1 > a", "true", "true")
