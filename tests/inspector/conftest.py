@@ -102,6 +102,11 @@ class Step:
         return found
 
 
+def nothing_in(dirty):
+    """Nothing is reported of the workspace; files with several names may be of anywhere."""
+    return not (dirty.places or dirty.subtrees or dirty.unknown)
+
+
 class Watched:
     """A workspace, a directory beside it on the same file system, and the store's home."""
 
@@ -113,6 +118,8 @@ class Watched:
         for path in (self.root, self.outside, self.home):
             path.mkdir(exist_ok=True)
         self._watches = []
+
+    nothing_in = staticmethod(nothing_in)
 
     def open(self, root=None, **how):
         watch = open_watch(root or self.root, self.home, **how)

@@ -68,7 +68,7 @@ def test_a_mapped_file_is_held_as_long_as_it_is_mapped(here):
         keeper.store("first")
         step = here.during(here.watch, lambda: keeper.store("second"))
         assert step.changed == {b"a"} == step.held()
-        assert step.dirty.clean, "the kernel reports stores now?"
+        assert here.nothing_in(step.dirty), "the kernel reports stores now?"
     finally:
         keeper.kill()
     assert here.watch.drain().places == {b"": frozenset({b"a"})}, "its end is an event"
@@ -106,14 +106,14 @@ def test_a_held_file_with_several_names_is_told_by_its_inode(here):
     os.link(here.root / "a", here.outside / "alias")
     with open(here.outside / "alias", "r+b") as file:
         status = os.fstat(file.fileno())
-        (one,) = here.watch.holders().files
-        assert (one.device, one.inode, one.path) == (status.st_dev, status.st_ino, None)
+        found = {(one.device, one.inode): one.path for one in here.watch.holders().files}
+        assert found[status.st_dev, status.st_ino] is None
 
 
 def test_a_held_file_without_a_name_or_outside_is_no_matter(here):
     with open(here.root / "a", "r+b"), open(here.outside / "x", "w+b"):
         (here.root / "a").unlink()
-        assert here.watch.holders().files == ()
+        assert files(here) == {}
 
 
 def test_what_linux_aio_writes_is_no_event_until_the_file_is_closed(here):
@@ -133,7 +133,7 @@ def test_what_linux_aio_writes_is_no_event_until_the_file_is_closed(here):
 
         step = here.during(here.watch, write)
         assert step.changed == {b"a"}
-        assert {one.path for one in step.holders.files} == {b"a"}
+        assert b"a" in {one.path for one in step.holders.files}
     libc.syscall(207, context)  # io_destroy
     assert here.watch.drain().places == {b"": frozenset({b"a"})}
 

@@ -126,10 +126,6 @@ class Hub:
                 return 0
             try:
                 found = self._queue.read()
-                if self._queue.overflowed:
-                    self._queue.overflowed = False
-                    self._hits.clear()
-                    self._lose("the kernel's queue overflowed")
                 if found:
                     self._take(found)
             except Malformed as error:
@@ -138,6 +134,10 @@ class Hub:
             except OSError as error:
                 self.fail(f"the kernel's events cannot be read: {error.strerror}")
                 return 0
+            if self._queue.overflowed:
+                self._queue.overflowed = False
+                self._hits.clear()
+                self._lose("the kernel's queue overflowed")
             return len(found)
 
     def fail(self, why: str) -> None:
@@ -173,17 +173,24 @@ class Hub:
         moved = [report.object for report in folders if report.mask & _MOVED]
         if len(self._gone) > _GONE_MOST:  # nobody drains; what is then taken for lost widens
             self._gone.clear()
-        self._follow_view()
-        if moved:
-            self._follow(moved)
+        try:
+            self._follow_view()
+            if moved:
+                self._follow(moved)
+            self._report(reports, ended)
+            self._follow_view()
+        except OSError as error:
+            self._hits.clear()
+            self._lose(f"a directory cannot be resolved: {error.strerror}")
+        self._lost -= self._gone
+
+    def _report(self, reports: list[Report], ended: set[Handle]) -> None:
         strays: set[Handle] = set()
         judged: dict[tuple[Kin, int], bool | None] = {}
         for report in reports:
             self._place(report, ended, strays, judged)
         for stray in strays - ended:
             self._chase(stray)
-        self._lost -= self._gone
-        self._follow_view()
 
     def _follow_view(self) -> None:
         """Mounts move without an event; then nothing that was resolved can be compared."""

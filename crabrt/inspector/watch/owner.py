@@ -60,7 +60,8 @@ class Owner:
         view: taken over.
         meeting: where others come; None: this group is not shared.
         lock: the descriptor that keeps the meeting's lock; taken over.
-        retire: called by the thread when nobody is fed any more; whether it freed this owner.
+        retire: called by the thread when nobody is fed any more, or can be; whether it freed this
+            owner.
 
     Raises:
         OSError: the socket or the hub cannot be set up; what was to be taken over is the caller's.
@@ -132,6 +133,14 @@ class Owner:
             self._serve()
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may go on believing
             self.hub.fail(f"the watching thread failed: {error}")
+            self._bow_out()
+
+    def _bow_out(self) -> None:
+        """Free everything, so that clients see their owner gone and one of them can take over."""
+        wake = select.poll()
+        wake.register(self._wake, select.POLLIN)
+        while not self._retire(self) and not wake.poll(PAUSE_S * 1e3):
+            pass
 
     def _serve(self) -> None:
         resume_at = time.monotonic()
@@ -155,6 +164,9 @@ class Owner:
                     self._accept(self._listener)
                 else:
                     self._attend(self._clients[fd], what)
+            if self.hub.dead is not None:
+                self._bow_out()
+                return
             if self.idle and self._retire(self):
                 return
 

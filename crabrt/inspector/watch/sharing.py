@@ -165,11 +165,12 @@ def _meet(
 
 
 def _retire(owner: Owner) -> bool:
-    """On the owner's thread: free it if it feeds nobody, and nobody opens or closes just now."""
+    """On the owner's thread: free it if it feeds nobody, unless others open or close just now."""
     if not _BOOKS.lock.acquire(blocking=False):
         return False
     try:
-        if not owner.idle or owner not in _BOOKS.every:
+        useless = owner.idle or owner.hub.dead is not None
+        if not useless or owner not in _BOOKS.every:
             return False
         _BOOKS.strike(owner)
         owner.free()
