@@ -244,6 +244,21 @@ def test_damage_before_damage_that_is_known_shows_too(run):
     assert kept == built_anew(run.home)
 
 
+def test_damage_that_moved_to_an_earlier_place_is_seen_there(run):
+    place = damaged_in_the_middle(run)
+    answers(run.home)
+    with RunIndex.open(run.home) as index:
+        earlier = index.turns(run.id, 1, 1)[0].first.offset
+    [path] = run.segments()
+    data = bytearray(path.read_bytes())
+    data[place + 60] ^= 1  # mended
+    data[earlier + 60] ^= 1
+    path.write_bytes(data)
+    kept = answers(run.home)
+    assert [turn.turn for turn in kept[0][1]] == [0]
+    assert kept == built_anew(run.home)
+
+
 def test_a_segment_that_vanished_or_was_copied_or_touched_is_looked_at(run):
     run.open(segment_bytes=2000)
     run.start()
