@@ -4,8 +4,9 @@ A conversation grows by a message or two a turn and is sent whole each time. So 
 what it adds, each message is encoded, hashed and put once; from then on it is known by the hash of
 its `marshal` form. That form says all a message of plain values consists of (exact types, order,
 every bit; version 2 has no back references), and is made anew at every call: a message that was
-changed in place, however deep, is another one. Objects of other classes have no such form: they are
-encoded at every call, and only not put again.
+changed in place, however deep, is another one. Clients' messages that are pydantic models have it
+by their state. Objects of other classes have none: they are encoded at every call, and only not put
+again.
 
 An id is believed as long as an entry of this journal names it (collection then keeps the object)
 and no write of the store was lost since.
@@ -33,6 +34,7 @@ from crabrt.store import StoreWriter
 _VISIBLE_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name")
 _MARSHAL_VERSION = 2
 _KEEP_AT_LEAST = 256
+_ATOMS = frozenset({str, int, float, bool, type(None)})
 
 _CANONICAL = msgspec.msgpack.Encoder(order="sorted")
 _PLAIN = msgspec.msgpack.Decoder()
@@ -76,6 +78,7 @@ class Messages:
         self._recent: dict[object, Message] = {}
         self._older: dict[object, Message] = {}
         self._nodes: dict[bytes, ObjectId] = {}
+        self._classes: dict[type, int] = {}
         self._age = 0
         self._losses = 0
 
@@ -104,9 +107,32 @@ class Messages:
 
     def _mark(self, item: Any) -> object:
         try:
-            return xxh3_128_digest(marshal.dumps(item, _MARSHAL_VERSION), self._seed)
-        except ValueError:
+            if type(item) is dict:
+                return xxh3_128_digest(marshal.dumps(item, _MARSHAL_VERSION), self._seed)
+            state = marshal.dumps(self._state(item), _MARSHAL_VERSION)
+            return xxh3_128_digest(state, self._seed ^ 1)  # never that of a plain value
+        except (ValueError, AttributeError, RecursionError):  # models may lack parts of their state
             return None
+
+    def _state(self, value: Any) -> Any:
+        """`value` with each pydantic model in it as its class and its state: of plain values.
+
+        Raises:
+            ValueError: it holds something else.
+        """
+        cls = type(value)
+        if cls in _ATOMS:
+            return value
+        if cls is dict:
+            return {key: self._state(part) for key, part in value.items()}
+        if cls is list:
+            return [self._state(part) for part in value]
+        if hasattr(cls, "__pydantic_validator__") and hasattr(cls, "model_fields"):
+            number = self._classes.setdefault(cls, len(self._classes))
+            beside = value.__pydantic_extra__, value.__pydantic_private__
+            parts = [self._state(part) for part in (value.__dict__, *beside)]
+            return (number, sorted(value.__pydantic_fields_set__), *parts)  # the only tuples here
+        raise ValueError
 
     def _meet(self, item: Any, mark: object) -> Message | None:
         """A message that is not among the recent ones; None if it is no message."""
@@ -116,7 +142,7 @@ class Messages:
                 return None
             encoded = self._codecs.encode_readable(item)
             visible = self._visible(item, encoded)
-            if mark is None or _holds_bytes(item):  # marshal takes every buffer for bytes
+            if mark is None or (type(item) is dict and _holds_bytes(item)):  # see there
                 mark = (encoded, visible)
                 message = self._recent.get(mark) or self._older.get(mark)
             message = message or Message(encoded, visible)
@@ -195,7 +221,10 @@ def _seen(message: Any) -> dict[str, Any]:
 
 
 def _holds_bytes(value: Any) -> bool:
-    """Whether a value that `marshal` took has a buffer in it: of any type, it is bytes there."""
+    """Whether a value that `marshal` took has a buffer in it: of any type, it is bytes there.
+
+    What `Messages._state` made has none.
+    """
     if isinstance(value, dict):
         return any(_holds_bytes(part) for pair in value.items() for part in pair)
     if isinstance(value, list | tuple | set | frozenset):

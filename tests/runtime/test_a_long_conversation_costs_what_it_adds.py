@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import msgspec
+import pydantic
 import pytest
 from blake3 import blake3
 
@@ -141,6 +142,44 @@ def test_messages_of_a_class_are_told_apart_and_put_once(ws: Path, store, monkey
     assert first.digest != second.digest
     assert first.messages.ids[:7] == second.messages.ids[:7]
     assert first.messages.ids[7] != second.messages.ids[7]
+
+
+class Part(pydantic.BaseModel):
+    text: str
+
+
+class Spoken(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+    role: str
+    content: list[Part | dict] | None = None
+
+
+class Whispered(Spoken):
+    pass
+
+
+def test_messages_that_are_models_are_known_by_their_state(ws: Path, store, monkeypatch) -> None:
+    counting = Counting(monkeypatch)
+    messages = [Spoken(role="user", content=[Part(text=f"{n}")]) for n in range(50)]
+    changes = [
+        lambda message: setattr(message.content[0], "text", "other"),
+        lambda message: setattr(message, "beside", 1),
+        lambda message: message.content.append({"text": "more"}),
+    ]
+    with crabrt.open_run(workspace=ws):
+        think(messages)
+        before = counting.encoded
+        think(messages)
+        assert counting.encoded - before < 10
+        for n, change in enumerate(changes):
+            change(messages[n])
+            think(messages)
+        messages[9] = Whispered(role="user", content=messages[9].content)
+        think(messages)
+    ids = [body.messages.ids for body in store.bodies(Request)]
+    assert ids[0] == ids[1]
+    for n, at in enumerate([0, 1, 2, 9]):
+        assert [i for i in range(50) if ids[n + 1][i] != ids[n + 2][i]] == [at]
 
 
 def test_the_digest_is_that_of_what_the_model_sees() -> None:
