@@ -10,6 +10,7 @@ docs/internals/trees.md says what state is and why; docs/internals/index.md when
 from crabrt.workspace.changes import Change
 from crabrt.workspace.claims import Claim
 from crabrt.workspace.diff import diff_roots, find_entry, read_root, read_tree
+from crabrt.workspace.findings import Cancelled, Scan, Suspects
 from crabrt.workspace.identity import Workspace
 from crabrt.workspace.restoring import (
     RestoreLog,
@@ -19,7 +20,6 @@ from crabrt.workspace.restoring import (
     restore_to,
     undo,
 )
-from crabrt.workspace.scan import Cancelled, Scan
 from crabrt.workspace.tracker import Snapshot, Tracker
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "RestoreReport",
     "Scan",
     "Snapshot",
+    "Suspects",
     "Tracker",
     "Workspace",
     "diff_roots",

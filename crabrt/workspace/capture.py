@@ -19,10 +19,11 @@ from crabrt.core.listing import Edit, Listing
 from crabrt.core.ports import ObjectWriter
 from crabrt.core.trees import Entry, Kind
 from crabrt.workspace.changes import Change, compare, join
+from crabrt.workspace.cursor import Cursor, Lost
 from crabrt.workspace.dirfd import DirStack
 from crabrt.workspace.files import FileReader, Reading, directory_entry
+from crabrt.workspace.findings import Seen
 from crabrt.workspace.index import LOCKED, Dir, Doubt, Linked
-from crabrt.workspace.scan import Seen
 from crabrt.workspace.stamps import GONE, STAMP, STAMP_BYTES, stamp
 
 
@@ -101,33 +102,18 @@ class Capturer:
             DirectoryMoved: the workspace was moved about meanwhile.
         """
         with DirStack(root_fd) as stack:
-            chain = [self._root]
+            cursor = Cursor(stack, self._root)
             for one in seen:
                 work = self._work_for(one.dir, one)
-                if self._go(stack, chain, one.dir):
-                    self._read_directory(stack.fd, work)
+                try:
+                    fd = cursor.go(one.dir)
+                except Lost as lost:
+                    self._lose(lost.dir, lost.error)
+                else:
+                    self._read_directory(fd, work)
         self._forget_lost()
         self._build()
         return self._outcome
-
-    def _go(self, stack: DirStack, chain: list[Dir], target: Dir) -> bool:
-        """Move the stack to `target`; False if it, or a directory above it, is not there."""
-        down: list[Dir] = []
-        node: Dir | None = target
-        while node is not None and not (node.depth < len(chain) and chain[node.depth] is node):
-            down.append(node)
-            node = node.parent
-        assert node is not None, "the root is always in the chain"
-        stack.up_to(node.depth)
-        del chain[node.depth + 1 :]
-        for below in reversed(down):
-            try:
-                stack.push(below.name)
-            except OSError as error:
-                self._lose(below, error)
-                return False
-            chain.append(below)
-        return True
 
     def _lose(self, lost: Dir, error: OSError) -> None:
         assert lost.parent is not None

@@ -17,14 +17,16 @@ import stat
 import struct
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from crabrt.errors import CrabError, Unprotected, WorkspaceRefused
+from crabrt.errors import Unprotected
 from crabrt.workspace import ignore
 from crabrt.workspace.changes import join
 from crabrt.workspace.dirfd import GONE_ERRNOS, DirectoryMoved, DirStack, mount_points
+from crabrt.workspace.findings import Cancelled, Limits, Scan, Seen
 from crabrt.workspace.identity import Workspace
 from crabrt.workspace.index import LOCKED, Dir
+from crabrt.workspace.sorting import Sorter
 from crabrt.workspace.stamps import (
     FOREIGN_MARGIN_NS,
     GONE,
@@ -32,88 +34,19 @@ from crabrt.workspace.stamps import (
     STAMP_BYTES,
     ctime_ns,
     file_system,
-    mode_and_device,
     settled,
-    size_of,
     stamp,
     tick_ns,
 )
 
 MOVED_RETRIES = 3
 
-_SKIPPED_KINDS = {
-    stat.S_IFSOCK: "socket",
-    stat.S_IFCHR: "character device",
-    stat.S_IFBLK: "block device",
-}
 _LOCKED_ERRNOS = frozenset({errno.EACCES, errno.EPERM})
-_EXHAUSTED_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-
-
-class Cancelled(CrabError):
-    """The scan was told to stop; nothing was changed by it."""
-
-    kind = "cancelled"
-
-
-@dataclass(slots=True, eq=False)
-class Seen:
-    """A directory in which something may differ from the index.
-
-    Attributes:
-        dir: its place in the index; a fresh one that nothing refers to yet if it is new.
-        stamp, names, stamps, dirs, skipped, ignores, settled: what `Dir` is to hold afterwards.
-        read: indices into `names` of what has to be read.
-        relisted: its own mode, owner and extended attributes have to be read, too.
-    """
-
-    dir: Dir
-    stamp: bytes
-    names: tuple[bytes, ...]
-    stamps: bytes
-    dirs: dict[bytes, Dir]
-    skipped: dict[bytes, str]
-    ignores: bytes
-    settled: bool
-    relisted: bool
-    read: list[int] = field(default_factory=list)
+EXHAUSTED_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
-    """What a scan found.
-
-    Attributes:
-        clean: nothing may differ: the state is that of the tracker's root, for sure.
-        candidates: how many names and directories have to be read to know.
-        entries: how many names were looked at.
-        started_ns: ``time.time_ns`` when it began; changes after that belong to the next scan.
-        not_captured: path and reason, in path order.
-        scan_ms: how long it took.
-        seen: the directories to capture.
-        generation: of the tracker's index; a capture refuses a scan of another one.
-    """
-
-    clean: bool
-    candidates: int
-    entries: int
-    started_ns: int
-    not_captured: tuple[tuple[bytes, str], ...]
-    scan_ms: float
-    seen: tuple[Seen, ...]
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When a workspace is too big to be protected without being asked twice."""
-
-    files: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Visit:
+class Visit:
     """A directory still to be looked at, named by its parent."""
 
     dir: Dir
@@ -122,41 +55,60 @@ class _Visit:
     rules_moved: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a scan goes by beside the index.
+
+    Attributes:
+        entries, size_bytes: what the index holds, to which what is new is added.
+        limits: None where the workspace was forced.
+        skipping: directories of the index in which something is not captured.
+        distrust_from_ns: names whose change time is not before this are read again.
+    """
+
+    entries: int
+    size_bytes: int
+    limits: Limits | None
+    skipping: Iterable[Dir]
+    distrust_from_ns: int | None
+
+
 class Scanner:
     """One scan of one workspace. Used once, by one thread.
+
+    What is looked at is decided by `_walk`: here, everything.
 
     Args:
         workspace: what to scan.
         root: the index.
-        known_entries, known_bytes: what the index holds, to which what is new is added.
-        limits: None where the workspace was forced.
-        skipping: directories of the index in which something is not captured.
-        distrust_from_ns: names whose change time is not before this are read again.
+        ground: what else is known.
         cancelled: asked once a directory.
     """
+
+    watched = False
 
     def __init__(
         self,
         workspace: Workspace,
         root: Dir,
-        *,
-        known_entries: int,
-        known_bytes: int,
-        limits: Limits | None,
-        skipping: Iterable[Dir],
-        distrust_from_ns: int | None,
+        ground: Ground,
         cancelled: Callable[[], bool],
     ) -> None:
         self._workspace = workspace
         self._root = root
-        self._known = (known_entries, known_bytes)
-        self._limits = limits
-        self._skipping = skipping
-        self._distrust_from_ns = distrust_from_ns
+        self._ground = ground
         self._cancelled = cancelled
         self._mounts = mount_points(workspace.path)
+        self._sorter = Sorter(
+            workspace.path,
+            self._mounts,
+            known_entries=ground.entries,
+            known_bytes=ground.size_bytes,
+            limits=ground.limits,
+            distrust_from_ns=ground.distrust_from_ns,
+        )
         self._local = True
-        self._entries = self._bytes = self._looked_at = 0
+        self._looked_at = 0
         self._seen: dict[Dir, Seen] = {}
 
     def run(self, generation: int) -> Scan:
@@ -177,10 +129,9 @@ class Scanner:
         finally:
             os.close(root_fd)
         seen = tuple(self._seen.values())
-        candidates = sum(len(one.read) + one.relisted for one in seen)
-        moved = any(one.dirs.keys() != one.dir.dirs.keys() for one in seen)
+        candidates = sum(max(1, len(one.read) + one.relisted) for one in seen if one.differs)
         return Scan(
-            clean=candidates == 0 and not moved,
+            clean=candidates == 0,
             candidates=candidates,
             entries=self._looked_at,
             started_ns=started_ns,
@@ -188,11 +139,22 @@ class Scanner:
             scan_ms=(time.perf_counter() - began) * 1e3,
             seen=seen,
             generation=generation,
+            watched=self.watched,
         )
+
+    @property
+    def trusts_stamps(self) -> bool:
+        """Whether the clock that made the stamps was left alone."""
+        return self._ground.distrust_from_ns is None
+
+    @property
+    def mounts(self) -> frozenset[bytes]:
+        """Mount points below the workspace, relative to it."""
+        return self._mounts
 
     def _not_captured(self) -> tuple[tuple[bytes, str], ...]:
         found = [(one.dir, one.skipped) for one in self._seen.values()]
-        found += [(node, node.skipped) for node in self._skipping if self._unchanged(node)]
+        found += [(node, node.skipped) for node in self._ground.skipping if self._unchanged(node)]
         return tuple(
             sorted(
                 (join(node.path, name), reason)
@@ -215,7 +177,7 @@ class Scanner:
     def _walk_steadily(self, root_fd: int) -> None:
         for _ in range(MOVED_RETRIES):
             self._seen.clear()
-            self._entries, self._bytes = self._known
+            self._sorter.start_again()
             self._looked_at = 0
             try:
                 with DirStack(root_fd) as stack:
@@ -234,7 +196,12 @@ class Scanner:
         )
 
     def _walk(self, stack: DirStack) -> None:
-        top = _Visit(self._root, stamp(os.fstat(stack.fd)), self._workspace.excludes, False)
+        """Look at what has to be looked at, from the workspace itself down."""
+        top = Visit(self._root, stamp(os.fstat(stack.fd)), self._workspace.excludes, False)
+        self._walk_below(stack, top)
+
+    def _walk_below(self, stack: DirStack, top: Visit) -> None:
+        """Look at the current directory and at all below it."""
         levels = [self._look(top, stack.fd)]
         while levels:
             level = levels[-1]
@@ -257,7 +224,7 @@ class Scanner:
 
     def _not_entered(self, lost: Dir, error: OSError) -> None:
         """A directory that stat found cannot be opened."""
-        if error.errno in _EXHAUSTED_ERRNOS:
+        if error.errno in EXHAUSTED_ERRNOS:
             raise error
         assert lost.parent is not None
         seen = self._seen_for(lost.parent)
@@ -286,7 +253,7 @@ class Scanner:
             )
         return seen
 
-    def _look(self, visit: _Visit, fd: int) -> list[_Visit]:
+    def _look(self, visit: Visit, fd: int) -> list[Visit]:
         """Compare one directory with the index; the directories in it, last one first."""
         if self._cancelled():
             raise Cancelled("the scan was cancelled")
@@ -294,7 +261,9 @@ class Scanner:
         names = known.names
         lstat, pack = os.lstat, STAMP.pack
         rules, ignores = visit.rules, b""
-        doubtful = visit.stamp != known.stamp or not known.settled or self._distrusts(visit.stamp)
+        doubtful = (
+            visit.stamp != known.stamp or not known.settled or self._sorter.distrusts(visit.stamp)
+        )
         if doubtful or ignore.IGNORE_FILE in names:
             ignores = ignore.read_file(fd)
             if ignores:
@@ -323,8 +292,8 @@ class Scanner:
             or known.doubts
             or moved
             or not complete
-            or self._distrust_from_ns is not None
-            or (self._mounts and not self._same_mounts(known))
+            or self._ground.distrust_from_ns is not None
+            or (self._mounts and not self._sorter.same_mounts(known))
         ):
             margin = 0 if self._local else FOREIGN_MARGIN_NS
             seen = Seen(
@@ -338,7 +307,8 @@ class Scanner:
                 settled=complete and settled(ctime_ns(visit.stamp), tick, margin),
                 relisted=doubtful,
             )
-            self._differing(seen)
+            self._sorter.sort(seen)
+            self._note(seen)
             dirs = seen.dirs
         else:
             dirs = known.dirs
@@ -346,7 +316,7 @@ class Scanner:
             return []
         at = dict(zip(names, range(0, len(stamps), STAMP_BYTES), strict=True))
         return [
-            _Visit(child, stamps[at[name] : at[name] + STAMP_BYTES], rules, moved)
+            Visit(child, stamps[at[name] : at[name] + STAMP_BYTES], rules, moved)
             for name, child in reversed(dirs.items())
         ]
 
@@ -364,7 +334,7 @@ class Scanner:
                 complete = False
                 continue
             except OSError as error:
-                if error.errno in _EXHAUSTED_ERRNOS:
+                if error.errno in EXHAUSTED_ERRNOS:
                     raise
                 status = None
             if rules is not None and rules.ignores(
@@ -373,76 +343,11 @@ class Scanner:
                 continue
             names.append(name)
             stamps.append(GONE if status is None else stamp(status))
-        self._grow(len(names) - len(known.names), 0)
+        self._sorter.grow(len(names) - len(known.names), 0)
         return tuple(names), b"".join(stamps), complete
 
-    def _differing(self, seen: Seen) -> None:
-        """Sort the names of `seen` into directories, skipped ones and candidates; note `seen`."""
+    def _note(self, seen: Seen) -> None:
+        """Keep `seen` if the index is to be another one after it."""
         known = seen.dir
-        before_at = dict(zip(known.names, range(0, len(known.stamps), STAMP_BYTES), strict=True))
-        _, device = mode_and_device(seen.stamp)
-        path = known.path if self._mounts else b""
-        grown = 0
-        for i, name in enumerate(seen.names):
-            now = seen.stamps[i * STAMP_BYTES : (i + 1) * STAMP_BYTES]
-            at = before_at.get(name)
-            before = None if at is None else known.stamps[at : at + STAMP_BYTES]
-            mode, its_device = mode_and_device(now)
-            kind = stat.S_IFMT(mode)
-            reason = known.skipped.get(name)
-            locked = reason is not None and reason.startswith(LOCKED) and before == now
-            if self._mounts and join(path, name) in self._mounts:
-                seen.skipped[name] = "mount point"
-            elif now == GONE:
-                seen.skipped[name] = LOCKED
-            elif locked and name not in known.doubts:
-                seen.skipped[name] = reason or LOCKED
-            elif kind == stat.S_IFDIR:
-                if its_device != device:
-                    seen.skipped[name] = "another file system"
-                else:
-                    seen.dirs[name] = known.dirs.get(name) or Dir(known, name)
-            elif kind in _SKIPPED_KINDS:
-                seen.skipped[name] = _SKIPPED_KINDS[kind]
-            elif before != now or name in known.doubts or reason or self._distrusts(now):
-                seen.read.append(i)
-                grown += size_of(now) - (size_of(before) if before else 0)
-        self._grow(0, grown)
-        if (
-            seen.read
-            or seen.relisted
-            or seen.names != known.names
-            or seen.stamps != known.stamps
-            or seen.skipped != known.skipped
-            or seen.dirs.keys() != known.dirs.keys()
-            or seen.ignores != known.ignores
-        ):
+        if seen.differs or seen.stamps != known.stamps or seen.ignores != known.ignores:
             self._seen[known] = seen
-
-    def _distrusts(self, now: bytes) -> bool:
-        return self._distrust_from_ns is not None and ctime_ns(now) >= self._distrust_from_ns
-
-    def _same_mounts(self, known: Dir) -> bool:
-        path = known.path
-        below = path + b"/" if path else b""
-        here = {
-            point[len(below) :]
-            for point in self._mounts
-            if point.startswith(below) and b"/" not in point[len(below) :]
-        }
-        return here == {name for name, why in known.skipped.items() if why == "mount point"}
-
-    def _grow(self, entries: int, size: int) -> None:
-        self._entries += entries
-        self._bytes += size
-        limits = self._limits
-        if limits is None:
-            return
-        where = os.fsdecode(self._workspace.path)
-        hint = "exclude what need not be protected in .crabignore, or force it"
-        if self._entries > limits.files:
-            raise WorkspaceRefused(f"more than {limits.files:,} files", where=where, hint=hint)
-        if self._bytes > limits.bytes:
-            raise WorkspaceRefused(
-                f"more than {limits.bytes / (1 << 30):,.1f} GiB", where=where, hint=hint
-            )

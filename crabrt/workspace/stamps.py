@@ -26,6 +26,7 @@ GONE = bytes(STAMP_BYTES)
 _pack = STAMP.pack
 _ctime = struct.Struct("=q").unpack_from
 _mode_device = struct.Struct("=I8xQ").unpack_from
+_inode_device = struct.Struct("=4xQQ").unpack_from
 _mode_size = struct.Struct("=I32xQ").unpack_from
 _CTIME_AT = STAMP_BYTES - 8
 _SECOND_NS = 1_000_000_000
@@ -64,6 +65,12 @@ def _wrap(value: int) -> int:
 def mode_and_device(packed: bytes) -> tuple[int, int]:
     """Type and permission bits, and the device number, in a stamp."""
     found: tuple[int, int] = _mode_device(packed)
+    return found
+
+
+def inode_and_device(packed: bytes) -> tuple[int, int]:
+    """Inode and device number in a stamp; (0, 0) in an empty one."""
+    found: tuple[int, int] = _inode_device(packed) if packed else (0, 0)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from crabrt.core.clock import boot_id
@@ -21,11 +21,14 @@ from crabrt.workspace.changes import Change, join, with_links
 from crabrt.workspace.diff import read_root
 from crabrt.workspace.dirfd import DirectoryMoved
 from crabrt.workspace.files import FileReader
+from crabrt.workspace.findings import Limits, Scan, Suspects
 from crabrt.workspace.identity import Workspace
 from crabrt.workspace.index import Dir, Linked
 from crabrt.workspace.index_file import VERSION, Header, IndexFile, Loaded, root_of
+from crabrt.workspace.inodes import InodeTable
 from crabrt.workspace.links import LinkTable, regrouped
-from crabrt.workspace.scan import Limits, Scan, Scanner
+from crabrt.workspace.recheck import Named, Rechecker
+from crabrt.workspace.scan import Ground, Scanner
 from crabrt.workspace.stamps import clock_offset_ns
 
 CLOCK_JITTER_NS = 100_000
@@ -106,6 +109,9 @@ class Tracker:
         self._saved_root: ObjectId | None = None
         self._clock: tuple[int, int] | None = None  # wall clock, offset: at the last scan captured
         self._distrust_from_ns: int | None = None
+        self._mounts: frozenset[bytes] | None = None
+        self._restless: set[Dir] = set()
+        self._by_inode: InodeTable | None = None
 
     def load(self, reader: ObjectReader) -> None:
         """Take over the saved index if it fits and `reader` has its root; else start empty.
@@ -129,6 +135,7 @@ class Tracker:
         for node in loaded.root.walk():
             if node.skipped:
                 self._skipping.add(node)
+            self._note_doubts(node)
             if node.linked:
                 linked[node] = node.linked
             if header.excludes != self._excludes:
@@ -187,23 +194,39 @@ class Tracker:
         self._unsaved_gone.clear()
         self._saved_root = self.root
 
-    def scan(self, cancelled: Callable[[], bool] = _never) -> Scan:
+    def scan(
+        self, cancelled: Callable[[], bool] = _never, *, suspects: Suspects | None = None
+    ) -> Scan:
         """Find what may differ from the index, by stat alone.
+
+        Args:
+            cancelled: asked now and then; when it says so, the scan ends with `Cancelled`.
+            suspects: where to look, from somebody who saw everything that happened since the last
+                scan that a capture followed, or that was clean; None: everywhere.
 
         Raises:
             Cancelled, WorkspaceRefused, NotFound, Unprotected: see `Scanner.run`.
         """
-        scanner = Scanner(
-            self.workspace,
-            self._top,
-            known_entries=self._names,
-            known_bytes=self._size_bytes,
+        ground = Ground(
+            entries=self._names,
+            size_bytes=self._size_bytes,
             limits=self._limits,
             skipping=self._skipping,
             distrust_from_ns=self._distrusted(),
-            cancelled=cancelled,
         )
-        return scanner.run(self._generation)
+        scanner = Scanner(self.workspace, self._top, ground, cancelled)
+        if suspects is not None and self.root is not None and self._mounts is not None:
+            named = Named(suspects, self._names_of, self._restless, self._mounts)
+            scanner = Rechecker(self.workspace, self._top, ground, cancelled, named)
+        scan = scanner.run(self._generation)
+        self._mounts = scanner.mounts
+        return scan
+
+    def _names_of(self, inodes: frozenset[tuple[int, int]]) -> Iterable[tuple[Dir, bytes]]:
+        """The names that the index has for inodes."""
+        if self._by_inode is None:
+            self._by_inode = InodeTable(self._top)
+        return self._by_inode.names_of(inodes)
 
     def _distrusted(self) -> int | None:
         """From which change time on stamps prove nothing, because the clock was set back."""
@@ -298,12 +321,16 @@ class Tracker:
             apply(work, linked[node])
             self._unsaved.add(node)
             (self._skipping.add if node.skipped else self._skipping.discard)(node)
+            self._note_doubts(node)
+            if self._by_inode is not None:
+                self._by_inode.add(node)
         for top in outcome.removed:
             self._unsaved_gone.append(top)
             for node in top.walk():
                 self._unsaved.discard(node)
                 self._names -= len(node.names)
                 self._skipping.discard(node)
+                self._restless.discard(node)
         self._top_entry = outcome.top
         self._links = table
         self._files += outcome.files
@@ -312,6 +339,10 @@ class Tracker:
         self._distrust_from_ns = None
         self._generation += 1
         self.root = root
+
+    def _note_doubts(self, node: Dir) -> None:
+        lasting = any(why != "racy" for why in node.doubts.values())
+        (self._restless.add if lasting else self._restless.discard)(node)
 
     def _not_captured(self) -> tuple[tuple[bytes, str], ...]:
         return tuple(
