@@ -87,7 +87,7 @@ class _Exporter:
     def __init__(self, store: Store, index: RunIndex, row: RunRow, options: Options) -> None:
         self._store, self._index, self._row, self._options = store, index, row, options
         self._directory = run_dir(store.home, RunId(row.run))
-        self._told: set[ObjectId] = set()
+        self._told: dict[ObjectId, int] = {}  # sizes of the messages of all requests so far
         workspace = os.fsdecode(row.workspace)
         self._rename = values.Renaming([(workspace, "/workspace"), (options.home, "/home/user")])
         self._workspace = "/workspace" if options.redact else _utf8(row.workspace)
@@ -152,17 +152,16 @@ class _Exporter:
             data = payload_bytes(call.arguments, self._store)
             return Request(size_bytes=len(data or b""))
         ids = list(piece_ids(call.messages, self._store.get))
-        sizes, new = 0, []
+        new = []
         for message_id in ids:
-            data = self._store.get(message_id)
-            sizes += len(data)
             if message_id not in self._told:
-                self._told.add(message_id)
+                data = self._store.get(message_id)
+                self._told[message_id] = len(data)
                 message = values.decode(data)
                 if isinstance(message, dict) and message.get("role") in _WHO:
                     text = self._shown(values.jsonable(message.get("content")))
                     new.append(Said(str(message["role"]), text))
-        return Request(len(ids), sizes, tuple(new))
+        return Request(len(ids), sum(self._told[i] for i in ids), tuple(new))
 
     def _tool(self, call: CallDetail) -> ToolCall:
         arguments, redacted = self._arguments(call.arguments)

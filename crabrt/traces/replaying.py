@@ -18,6 +18,7 @@ from typing import Any
 
 from crabrt.core.config import RUN_VARIABLE
 from crabrt.core.ids import NAME_PATTERN, new_run_id
+from crabrt.core.secrets import is_secret_name
 from crabrt.errors import NotFound, UsageError
 from crabrt.journal import TurnRow
 from crabrt.runtime import Run, open_run
@@ -38,7 +39,8 @@ class ReplayOptions:
     """How a trace is run again.
 
     Attributes:
-        environ: what commands see (``HOME`` is replaced by a scratch directory).
+        environ: what commands see: without crabrt's settings, without variables that are named like
+            keys, and with a scratch directory for ``HOME``.
         speed: waits are divided by it; ``math.inf``: no waits.
         oracle: look at the workspace between turns, and compare.
         protected: under crabrt; False: the same loop without it.
@@ -313,8 +315,12 @@ class _Lived:
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What commands see: what was given, without crabrt's own settings."""
-    return {name: value for name, value in environ.items() if not name.startswith("CRAB_")}
+    """What commands see: what was given, without crabrt's own settings, and without keys."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if not (name.startswith("CRAB_") or is_secret_name(name))
+    }
 
 
 def _run_name(text: str) -> str:

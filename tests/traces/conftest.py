@@ -55,7 +55,7 @@ def replay(workspace, home, tmp_path, monkeypatch):
 
     def run(trace, where=None, **given):
         options = {"oracle": True, "home": home, "sleep": lambda _: None, **given}
-        environ = {"PATH": os.environ["PATH"]}
-        return replay_trace(trace, where or workspace, ReplayOptions(environ=environ, **options))
+        options.setdefault("environ", {"PATH": os.environ["PATH"]})
+        return replay_trace(trace, where or workspace, ReplayOptions(**options))
 
     return run
