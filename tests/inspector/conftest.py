@@ -3,7 +3,7 @@
 import itertools
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -63,13 +63,37 @@ class Step:
 
     before: Index
     after: Index
-    changed: set
+    old: dict
+    new: dict
     dirty: object
     holders: object
 
+    @property
+    def changed(self):
+        """The paths that the oracle tells apart."""
+        paths = self.old.keys() | self.new.keys()
+        return {path for path in paths if self.old.get(path) != self.new.get(path)}
+
     def untold(self):
-        """Changed paths at which no tracker would look for what `dirty` says."""
-        return {path for path in self.changed if not self._told(path)}
+        """Changed paths at which no tracker would look for what `dirty` says.
+
+        A name whose group of hard links alone is another one did not change itself: whoever looks
+        at the members that came, went or moved knows the group.
+        """
+        told = {path for path in self.changed if self._told(path)}
+        return {path for path in self.changed - told if not (self._regrouped(path) & told)}
+
+    def _regrouped(self, path):
+        """The other members of a name's groups, if that is all that differs."""
+        old, new = self.old.get(path), self.new.get(path)
+        if old is None or new is None or replace(old, linked_to=new.linked_to) != new:
+            return set()
+        return {
+            other
+            for facts in (self.old, self.new)
+            for other, fact in facts.items()
+            if fact.linked_to and fact.linked_to == facts[path].linked_to
+        }
 
     def _told(self, path):
         dirty = self.dirty
@@ -138,8 +162,7 @@ class Watched:
         holders = watch.holders()
         dirty = watch.drain()
         new, after = oracle.manifest(self.root), Index.of(self.root)
-        changed = {path for path in old.keys() | new.keys() if old.get(path) != new.get(path)}
-        return Step(before, after, changed, dirty, holders)
+        return Step(before, after, old, new, dirty, holders)
 
 
 @pytest.fixture
