@@ -41,6 +41,22 @@ def open_directory(name: bytes | str | os.PathLike[str], dir_fd: int | None = No
     return os.open(name, DIR_FLAGS, dir_fd=dir_fd)
 
 
+def names_in(dir_fd: int) -> list[bytes]:
+    """The names in an open directory, as it is now.
+
+    Opened anew: what came after a directory was opened need not be among what is read through that
+    descriptor. POSIX leaves it open (readdir(3p)), and btrfs leaves it out since Linux 6.5.
+
+    Raises:
+        OSError: it was removed, or there are no descriptors left.
+    """
+    fd = os.open(b".", DIR_FLAGS, dir_fd=dir_fd)
+    try:
+        return list(map(os.fsencode, os.listdir(fd)))
+    finally:
+        os.close(fd)
+
+
 class DirStack:
     """The current directory of a descriptor-relative walk.
 

@@ -193,7 +193,7 @@ class Rechecker(Scanner):
         except OSError as error:
             self._not_entered(node, error)
             return
-        self._walk_whole(node, stamp(os.fstat(stack.fd)), stack)
+        self._walk_whole(node, now, stack)
         stack.up_to(depth)
 
     def _walk_whole(self, node: Dir, now: bytes, stack: DirStack) -> None:

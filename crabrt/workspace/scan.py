@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from crabrt.errors import Unprotected
 from crabrt.workspace import ignore
 from crabrt.workspace.changes import join
-from crabrt.workspace.dirfd import GONE_ERRNOS, DirectoryMoved, DirStack, mount_points
+from crabrt.workspace.dirfd import GONE_ERRNOS, DirectoryMoved, DirStack, mount_points, names_in
 from crabrt.workspace.findings import Cancelled, Limits, Scan, Seen
 from crabrt.workspace.identity import Workspace
 from crabrt.workspace.index import LOCKED, Dir
@@ -327,7 +327,7 @@ class Scanner:
         names, stamps = [], []
         complete = True
         path = known.path if rules is not None else b""
-        for name in sorted(map(os.fsencode, os.listdir(fd))):
+        for name in sorted(names_in(fd)):
             try:
                 status = os.lstat(name, dir_fd=fd)
             except FileNotFoundError:

@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from crabrt.testing import oracle
-from crabrt.workspace.stamps import GONE, ctime_ns, settled, stamp
+from crabrt.workspace.dirfd import names_in
+from crabrt.workspace.stamps import GONE, ctime_ns, settled, stamp, tick_ns
 
 ROUNDS = 250
 FINE_STAMPS = (6, 13)
@@ -82,6 +83,43 @@ def test_a_writer_that_never_stops(on_volume):
         stop.set()
         writer.join()
     tracked.capture()
+    tracked.agrees()
+
+
+def test_names_that_come_after_a_directory_was_opened_are_listed(on_volume):
+    """Read through the old descriptor, btrfs leaves them out, and the stamp hides that for good."""
+    root = on_volume.root
+    for name in ("a", "b"):
+        (root / name).mkdir()
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for old, new in (("a", "c"), ("b", "a"), ("c", "b")):
+            (root / old).rename(root / new)
+        (root / "new").touch()
+        assert sorted(names_in(fd)) == [b"a", b"b", b"new"]
+    finally:
+        os.close(fd)
+
+
+def test_what_comes_between_opening_and_listing_is_not_missed(on_volume, monkeypatch):
+    """The window is staged: the names change when the workspace is open and not yet looked at."""
+    tracked = on_volume
+    (tracked.root / "a").write_text("a")
+    tracked.capture()
+    opened = tracked.workspace.open_root
+
+    def open_and_change():
+        fd = opened()
+        (tracked.root / "a").rename(tracked.root / "b")
+        now = tick_ns()
+        while tick_ns() <= now:  # what comes now cannot have the stamp of the rename
+            os.sched_yield()
+        return fd
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(tracked.workspace), "open_root", lambda _: open_and_change())
+        scan = tracked.tracker.scan()
+    tracked.tracker.capture(scan, tracked.objects)
     tracked.agrees()
 
 
