@@ -136,6 +136,8 @@ class _Replay:
             stack.callback(lambda: stop_orphans([self._mark]))
             looked_s, started = self._looking_s(), time.perf_counter()
             lived = self._protected() if options.protected else self._unprotected()
+            if self._boundaries is not None:
+                self._boundaries.confirm()
             wall_s = time.perf_counter() - started - (self._looking_s() - looked_s)
             left = tuple(orphan.command for orphan in find_orphans([self._mark]))
         return self._report(lived, wall_s, left)
@@ -173,7 +175,8 @@ class _Replay:
         if self._options.between is not None:
             self._options.between()
         if self._boundaries is not None:
-            self._boundaries.finish(self._number(run))
+            self._boundaries.look()
+            self._boundaries.ends(self._number(run))
 
     def _play(self, run: Run | None, turn: Turn) -> None:
         before = self._number(run)
@@ -185,8 +188,8 @@ class _Replay:
         started, looked_s = time.perf_counter(), self._looking_s()
         wait_ms = sum(self._ask(run, model) for model in turn.models)
         now = self._number(run)
-        if self._boundaries is not None and before:
-            self._boundaries.settle(before, ended=now != before)
+        if self._boundaries is not None and now != before:
+            self._boundaries.ends(before)
         calls = [self._call(run, call) for call in turn.tools]
         if not (turn.models or calls):
             return  # turn 0 of a run, which is the workspace as it was found
@@ -230,20 +233,22 @@ class _Replay:
 
         def act() -> dict[str, Any]:
             nonlocal outcome
+            if self._boundaries is not None:
+                self._boundaries.confirm()
             outcome = self._hands.do(action)
             output = outcome.output or outcome.skipped
             return {"exit_code": outcome.exit_code, "output": output}
 
-        started = time.perf_counter()
+        looked_s, started = self._looking_s(), time.perf_counter()
         result = act() if run is None else run.tool_call(call.name, call.arguments, act)
-        spent_ms = (time.perf_counter() - started) * 1e3
+        spent_s = time.perf_counter() - started - (self._looking_s() - looked_s)
         self._plain_turn += run is None and not self._plain_turn
         self._acted = True
         self._messages.append({"role": "tool", "content": str(result["output"])})
         return CallFacts(
             tool=call.name,
             action=type(action).__name__,
-            duration_ms=spent_ms,
+            duration_ms=spent_s * 1e3,
             recorded_exit=call.exit_code,
             exit_code=outcome.exit_code,
             skipped=outcome.skipped,

@@ -1,8 +1,11 @@
 """Sessions of other agents as traces. The files here are made up, in the forms that they write."""
 
+import contextlib
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from crabrt.errors import CrabError, NotFound, UsageError
 from crabrt.traces import DamagedTrace, NotATrace, import_file, read_trace, trace_lines, write_file
@@ -382,3 +385,35 @@ def test_absent_and_unreadable_files_are_told_apart(tmp_path):
         import_file(tmp_path / "absent")
     with pytest.raises(UsageError):
         import_file(tmp_path)
+
+
+_FIELDS = """role content extra actions command action observation response state working_dir
+timestamp created text type id name input tool_use_id message uuid usage returncode is_error"""
+_WORDS = "assistant user tool system text tool_use tool_result {} 2026-01-01T00:00:00Z x"
+NAMES, WORDS = st.sampled_from(_FIELDS.split()), st.sampled_from(_WORDS.split())
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | WORDS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=6),
+    max_leaves=15,
+)
+MESSAGES = st.lists(st.dictionaries(NAMES, ANYTHING, max_size=6) | ANYTHING, max_size=5)
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(items=MESSAGES, kind=st.sampled_from(["trajectory", "history", "messages", "lines"]))
+def test_whatever_a_session_holds_only_typed_errors_come_out(tmp_path, items, kind):
+    path = tmp_path / "any"
+    if kind == "lines":
+        shell = {"type": "user", "sessionId": "s", "message": {"content": "x"}}
+        kinds = [
+            {"type": word, "message": item} for item in items for word in ("assistant", "user")
+        ]
+        save_lines(path, [shell, *kinds])
+    else:
+        save(path, {kind: items, "info": {"mini_version": "1"} if kind == "messages" else {}})
+    with contextlib.suppress(CrabError):
+        trace = import_file(path)
+        write_file(path, trace_lines(trace))
+        assert len(read_trace(path).turns) == len(trace.turns)

@@ -92,6 +92,21 @@ def test_a_process_that_goes_on_writing_makes_turns_undecided_and_is_stopped(
     assert _is_dead(pid)
 
 
+def test_a_stranger_who_writes_between_two_turns_makes_both_undecided(make, replay, workspace):
+    """He writes after the oracle has looked, while the model thinks; the verdict is nobody's."""
+    thoughts = iter(range(9))
+
+    def sleep(_):
+        if next(thoughts) == 1:
+            (workspace / "his").write_text("written while the model thinks\n")
+
+    report = replay(make.trace("true", "true", "true", "true"), sleep=sleep)
+    assert (workspace / "his").exists()
+    assert [turn.oracle for turn in report.turns] == ["unsteady", "unsteady", "same", "same"]
+    assert [str(turn.judgement) for turn in report.turns][:2] == ["undecided"] * 2
+    assert report.false_none == ()
+
+
 def test_the_same_loop_without_crabrt_does_the_same(make, replay, workspace, tmp_path, home):
     trace = make.trace("echo a > a; touch -d @7 a", "true", "mkdir d; ln a d/b")
     other = tmp_path / "other"
