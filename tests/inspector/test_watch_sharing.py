@@ -72,6 +72,19 @@ def start(watched):
         process.end()
 
 
+def stop(pid):
+    """Stop it, and wait until all its threads have."""
+    os.kill(pid, signal.SIGSTOP)
+    while True:
+        states = []
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/stat") as file:
+                states.append(file.read().rpartition(")")[2].split()[0])
+        if set(states) == {"T"}:
+            return
+        os.sched_yield()
+
+
 def write(directory, name):
     (directory / name).write_bytes(b"x")
 
@@ -197,7 +210,7 @@ def test_an_owner_without_clients_frees_its_group(watched, start):
 
 def test_an_owner_that_is_stopped_is_unknown_and_does_not_hold_others_up(watched, start):
     owner, client = start(), start(patience_s=0.2)
-    os.kill(owner.pid, signal.SIGSTOP)
+    stop(owner.pid)
     assert "does not answer" in client.ask()["unknown"]
     write(watched.root, "a")
     said = client.ask()

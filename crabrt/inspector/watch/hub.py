@@ -185,12 +185,47 @@ class Hub:
         self._lost -= self._gone
 
     def _report(self, reports: list[Report], ended: set[Handle]) -> None:
+        """Hand each report to the feeds it is for. The loop is what a burst costs."""
         strays: set[Handle] = set()
         judged: dict[tuple[Kin, int], bool | None] = {}
+        known, is_at = self._hits, self._places.is_at
         for report in reports:
-            self._place(report, ended, strays, judged)
+            mask, directory, name, target, _ = report
+            if mask & kernel.DELETE_SELF and not mask & NAMES:
+                continue
+            if not directory:
+                strays.add(target)
+                continue
+            spot, hits = known.get(directory) or self._locate(directory)
+            if hits:
+                self._tell(hits, report, judged, exact=spot.exact)
+            if mask & CONTENT and not mask & ONDIR and target not in ended:
+                path = spot.path
+                if path is None or not spot.exact or not is_at(path + b"/" + name, target):
+                    strays.add(target)
         for stray in strays - ended:
             self._chase(stray)
+
+    def _tell(
+        self,
+        hits: Hits,
+        report: Report,
+        judged: dict[tuple[Kin, int], bool | None],
+        *,
+        exact: bool,
+    ) -> None:
+        mask, _, name, _, pid = report
+        if name == b".":
+            name = SELF
+        for feed, relative in hits:
+            if not exact:
+                feed.subtree(relative)
+                continue
+            feed.name(relative, name)
+            if mask & ONDIR and mask & _ARRIVED:
+                feed.subtree(_join(relative, name))
+            if pid != feed.kin.pid and self._is_foreign(feed.kin, pid, judged):
+                feed.foreign(pid, _join(relative, name))
 
     def _follow_view(self) -> None:
         """Mounts move without an event; then nothing that was resolved can be compared."""
@@ -239,34 +274,6 @@ class Hub:
             self._hits[directory] = located
         return located
 
-    def _place(
-        self,
-        report: Report,
-        ended: set[Handle],
-        strays: set[Handle],
-        judged: dict[tuple[Kin, int], bool | None],
-    ) -> None:
-        mask, directory, name, target, pid = report
-        if mask & kernel.DELETE_SELF and not mask & NAMES:
-            return
-        if not directory:
-            strays.add(target)
-            return
-        name = SELF if name == b"." else name
-        spot, hits = self._locate(directory)
-        for feed, relative in hits:
-            if not spot.exact:
-                feed.subtree(relative)
-                continue
-            feed.name(relative, name)
-            if mask & ONDIR and mask & _ARRIVED:
-                feed.subtree(_join(relative, name))
-            self._judge(feed, pid, _join(relative, name), judged)
-        if mask & CONTENT and not mask & ONDIR and target not in ended:
-            path = spot.path
-            if path is None or not spot.exact or not self._places.is_at(_join(path, name), target):
-                strays.add(target)
-
     def _chase(self, stray: Handle) -> None:
         """An object that is not, or not only, where it was reported."""
         found = self._places.find(stray)
@@ -281,16 +288,12 @@ class Hub:
                 directory, _, name = relative.rpartition(b"/")
                 feed.name(directory, name)
 
-    def _judge(
-        self, feed: Feed, pid: int, path: bytes, judged: dict[tuple[Kin, int], bool | None]
-    ) -> None:
-        if pid == feed.kin.pid:
-            return
-        key = (feed.kin, pid)
+    def _is_foreign(self, kin: Kin, pid: int, judged: dict[tuple[Kin, int], bool | None]) -> bool:
+        """Whether `pid` is surely none of the run's; `judged` remembers it for this round."""
+        key = (kin, pid)
         if key not in judged:
-            judged[key] = feed.kin.owns(pid) if len(judged) < _JUDGED_MOST else None
-        if judged[key] is False:
-            feed.foreign(pid, path)
+            judged[key] = kin.owns(pid) if len(judged) < _JUDGED_MOST else None
+        return judged[key] is False
 
 
 def _join(directory: bytes, name: bytes) -> bytes:

@@ -71,7 +71,9 @@ class Places:
         self._mount = mount
         status = os.fstat(mount)
         self._device = status.st_dev
-        self._inode_in = _decoder(handle_of(mount), status.st_ino)
+        sample = handle_of(mount)
+        self._header = sample[: _HEADER.size]
+        self._inode_in = _decoder(sample, status.st_ino)
 
     def of(self, directory: Handle) -> Spot:
         """Where the directory is.
@@ -96,12 +98,12 @@ class Places:
             status = os.lstat(path)
         except OSError:
             return False
-        decode = self._inode_in.get(handle[:8])
         return (
-            decode is not None
-            and status.st_nlink == 1
+            status.st_nlink == 1
             and status.st_dev == self._device
-            and decode(handle, _HEADER.size)[0] == status.st_ino
+            and self._inode_in is not None
+            and handle.startswith(self._header)
+            and self._inode_in(handle, _HEADER.size)[0] == status.st_ino
         )
 
     def find(self, handle: Handle) -> Found | None:
@@ -157,9 +159,10 @@ def _path_of(fd: int) -> bytes:
     return os.readlink(b"/proc/self/fd/%d" % fd)
 
 
-def _decoder(sample: Handle, inode: int) -> dict[bytes, Callable[..., tuple[int, ...]]]:
-    """How inode numbers lie in handles like `sample`, by their first eight bytes."""
+def _decoder(sample: Handle, inode: int) -> Callable[..., tuple[int, ...]] | None:
+    """How the inode number lies in handles with the header of `sample`; None if that is not known.
+
+    Proved by `sample`, whose inode is known. Without it every file is opened by its handle.
+    """
     decode = _INODE_IN.get(_HEADER.unpack_from(sample))
-    if decode is None or decode(sample, _HEADER.size)[0] != inode:
-        return {}
-    return {sample[: _HEADER.size]: decode}
+    return decode if decode is not None and decode(sample, _HEADER.size)[0] == inode else None
