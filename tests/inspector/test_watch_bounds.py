@@ -10,7 +10,13 @@ from crabrt.inspector.watch import feed, hub
 from crabrt.inspector.watch.events import Malformed, Queue, parse
 from crabrt.inspector.watch.feed import Feed
 from crabrt.inspector.watch.hub import Hub
-from crabrt.inspector.watch.kernel import mark_file_system, new_group
+from crabrt.inspector.watch.kernel import (
+    DELETE,
+    DELETE_SELF,
+    ONDIR,
+    mark_file_system,
+    new_group,
+)
 from crabrt.inspector.watch.kin import Kin
 from crabrt.testing.filesystems import file_system
 
@@ -208,3 +214,25 @@ def test_a_directory_that_cannot_be_resolved_is_unknown(watched, monkeypatch):
         assert "out of memory" in watch.drain().unknown
     (watched.root / "a").write_bytes(b"x")
     assert watch.drain().places == {b"": frozenset({b"a"})}
+
+
+@pytest.mark.root
+def test_a_directory_whose_removal_nobody_reported_is_unknown_once(watched, monkeypatch):
+    """Staged: the kernel's word on the removal is held back."""
+    watch = watched.open()
+    (watched.root / "d").mkdir()
+    watch.drain()
+    real = hub.parse
+
+    def withheld(records, mask, pid):
+        report = real(records, mask, pid)
+        gone = report.mask & ONDIR and report.mask & (DELETE | DELETE_SELF)
+        return report._replace(mask=0) if gone else report
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hub, "parse", withheld)
+        (watched.root / "d" / "x").write_bytes(b"x")
+        (watched.root / "d" / "x").unlink()
+        (watched.root / "d").rmdir()
+        assert "removed" in watch.drain().unknown
+    assert watch.drain().unknown is None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import Final
 
 from crabrt.inspector.watch import kernel
@@ -25,6 +26,9 @@ from crabrt.inspector.watch.places import Places, Spot
 
 _ROUNDS_MOST: Final = 16
 """A drain beside a writer that never rests ends: what happens during it belongs to the next one."""
+
+_REMOVAL_WAITS: Final = 50
+_REMOVAL_WAIT_S: Final = 0.001
 
 _HITS_MOST: Final = 20_000
 """Directories remembered; about 400 bytes each."""
@@ -112,12 +116,21 @@ class Hub:
             for _ in range(_ROUNDS_MOST):
                 if not self.round():
                     break
+            self._await_removals()
             self._check()
             if self._lost:
                 self._lost.clear()
                 self._lose("a directory was removed in a way that was not reported")
             self._gone.clear()
             return feed.take(self._queue.events)
+
+    def _await_removals(self) -> None:
+        """A directory is gone a moment before the kernel says so: give it that moment."""
+        for _ in range(_REMOVAL_WAITS):
+            if not self._lost:
+                return
+            time.sleep(_REMOVAL_WAIT_S)
+            self.round()
 
     def round(self) -> int:
         """Read what waits and place it; how many distinct reports that were."""
