@@ -273,6 +273,7 @@ class Checkpoint(Body, frozen=True):
         bytes_stored: bytes added to packs for it.
         capture_ms: from the start of the scan until captured; durable_ms: until durable.
         not_captured: paths that could not be captured, and why, each only once a run.
+        observer: who said what may have changed: ``scan``, ``fanotify``, or ``scan (why)``.
     """
 
     kind = "checkpoint"
@@ -288,6 +289,7 @@ class Checkpoint(Body, frozen=True):
     durable_ms: float = 0.0
     not_captured: tuple[tuple[bytes, str], ...] = ()
     shared: bool = False
+    observer: str = "scan"
 
 
 class Gated(Body, frozen=True):

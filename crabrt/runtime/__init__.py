@@ -17,7 +17,12 @@ May import: everything below; not ``cli``, ``bench``, ``testing``.
 
 from crabrt.runtime.agents import agent, resume
 from crabrt.runtime.block import Call
-from crabrt.runtime.losses import CallbackWarning, RestoreWarning, UnprotectedWarning
+from crabrt.runtime.losses import (
+    CallbackWarning,
+    ObserverWarning,
+    RestoreWarning,
+    UnprotectedWarning,
+)
 from crabrt.runtime.nullrun import NullRun
 from crabrt.runtime.opened import open_run
 from crabrt.runtime.outcomes import NOT_DONE, UNKNOWN, Done, Skipped
@@ -34,6 +39,7 @@ __all__ = [
     "CallbackWarning",
     "Done",
     "NullRun",
+    "ObserverWarning",
     "RestoreWarning",
     "Run",
     "Skipped",

@@ -23,6 +23,7 @@ from crabrt.core.verdicts import Consistency, Protection, Verdict
 from crabrt.errors import CrabError, Damaged, DamagedObject, StoreUnavailable
 from crabrt.inspector import CallFact, Observation, classify
 from crabrt.runtime.engine import Fate, Job
+from crabrt.runtime.losses import ObserverWarning
 from crabrt.workspace import Change, diff_roots, read_tree
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Seen(msgspec.Struct, frozen=True):
     not_captured: tuple[tuple[bytes, str], ...]
     unobserved: tuple[str, ...]
     scan_ms: float
+    observer: str
 
 
 def look(session: Session) -> Seen:
@@ -55,13 +57,18 @@ def look(session: Session) -> Seen:
     """
     engine = session.engine
     started = time.perf_counter()
-    scan = engine.tracker.scan()
+    looked = engine.observer.look(engine.tracker)
+    scan, by = looked.scan, looked.observer
     scan_ms = (time.perf_counter() - started) * 1e3
     known = engine.tracker.root
     if scan.clean and known is not None:
+        engine.observer.settled()
         changes = _changes(session, known)
-        return Seen(known, changes, Consistency.EXACT, scan.not_captured, (), scan_ms)
+        return Seen(
+            known, changes, Consistency.EXACT, scan.not_captured, looked.unobserved, scan_ms, by
+        )
     snapshot = engine.tracker.capture(scan, engine.writer)
+    engine.observer.settled()
     same = session.turn_start is not None and snapshot.previous == session.turn_start
     changes = snapshot.changes if same else _changes(session, snapshot.root)
     return Seen(
@@ -69,8 +76,9 @@ def look(session: Session) -> Seen:
         changes,
         snapshot.consistency,
         snapshot.not_captured,
-        snapshot.unobserved,
+        (*snapshot.unobserved, *looked.unobserved),
         scan_ms,
+        by,
     )
 
 
@@ -126,6 +134,7 @@ def _make(session: Session, job: Job, calls: Sequence[CallFact]) -> None:
         durable_ms=round((time.perf_counter() - started) * 1e3, 3),
         not_captured=session.first_time(seen.not_captured),
         shared=session.engine.config.shared,
+        observer=seen.observer,
     )
     journal.append(entry, turn=job.turn)
     FP_COMMITTED()
@@ -135,6 +144,21 @@ def _make(session: Session, job: Job, calls: Sequence[CallFact]) -> None:
         raise StoreUnavailable("the store is gone", where=str(journal.path))
     job.durable.set_result(None)
     _save_caches(session)
+    _audit(session)
+
+
+def _audit(session: Session) -> None:
+    """Now and then, while nobody waits: did the observer miss anything? If so, it is told."""
+    engine = session.engine
+    try:
+        missed = engine.observer.audit(engine.tracker, engine.wanted)
+    except (CrabError, OSError):
+        return  # what stands in its way stands in the way of the next look, which says so
+    if missed:
+        text = f"{engine.observer.name} missed changes; they are captured by the next look"
+        session.journal.append(Noted("observer", text, missed), turn=session.machine.turn)
+        first = f"{text}: {os.fsdecode(missed[0])}"
+        session.losses.mention(first, ObserverWarning, once="observer")
 
 
 def _save_caches(session: Session) -> None:

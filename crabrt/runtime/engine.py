@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from crabrt.core.config import Config
+from crabrt.inspector import Observer
 from crabrt.store import Store, StoreWriter
 from crabrt.workspace import Claim, RestoreReport, Tracker, Workspace
 
@@ -85,6 +86,7 @@ class Engine:
     Attributes:
         store, writer: where content goes.
         workspace, tracker: what is watched, and what is known of it.
+        observer: says what may have changed in it; the engine's thread's, like the tracker.
         config: how the family is set up.
         recovered: what came of a killed restore that was finished before this run; None: no such.
         latest: the checkpoint that was asked for last, by whichever run.
@@ -92,7 +94,14 @@ class Engine:
         closed: set when its last run is over.
     """
 
-    def __init__(self, config: Config, store: Store, workspace: Workspace, claim: Claim) -> None:
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        workspace: Workspace,
+        claim: Claim,
+        observer: Observer,
+    ) -> None:
         self.config = config
         self.store = store
         self.workspace = workspace
@@ -101,7 +110,10 @@ class Engine:
         self.recovered: RestoreReport | None = None
         self.latest: Job | None = None
         self.acted = False
+        self.observer = observer
         self._claim = claim
+        self._waiting = 0
+        self._waiting_lock = threading.Lock()
         self._pid = os.getpid()
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="crabrt-engine")
         self._users = 1
@@ -118,12 +130,24 @@ class Engine:
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Run `work` on the engine's thread, after everything asked for before."""
-        return self._threads.submit(work)
+        with self._waiting_lock:
+            self._waiting += 1
+        return self._threads.submit(self._begin, work)
+
+    def _begin(self, work: Callable[[], T]) -> T:
+        with self._waiting_lock:
+            self._waiting -= 1
+        return work()
+
+    def wanted(self) -> bool:
+        """Whether somebody waits for the engine's thread: what can wait should."""
+        return self._waiting > 0 or self.closed.is_set()
 
     def forget(self) -> None:
         """After a failed write: trust only what was persisted with the last durable checkpoint."""
         self.tracker = self._new_tracker()
         self.tracker.load(self.store)
+        self.observer.distrust()
 
     def share(self) -> Engine:
         """One more run uses this engine."""
@@ -149,6 +173,7 @@ class Engine:
         try:
             self._threads.shutdown(wait=True)
         finally:
+            self.observer.close()
             try:
                 self.writer.close()
             finally:

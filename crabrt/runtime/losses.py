@@ -20,6 +20,10 @@ class CallbackWarning(UserWarning):
     """A function that describes calls (``usage=``, ``key=``, ...) failed; it is done without."""
 
 
+class ObserverWarning(UserWarning):
+    """An observer missed changes, as an audit of it found: please report it. None is lost."""
+
+
 class Losses:
     """What a run lost so far, what else is to be said, and whether its loop has been told.
 

@@ -7,11 +7,12 @@ import os
 import sys
 from pathlib import Path
 
-from crabrt.core.config import Config
+from crabrt.core.config import RUN_VARIABLE, Config
 from crabrt.core.entries import CallId, Labelled, Lineage, Payload, Started
 from crabrt.core.ids import RunId, derived_run_id, new_run_id, valid_name
 from crabrt.core.version import VERSION
 from crabrt.errors import UsageError, WorkspaceBusy
+from crabrt.inspector import choose
 from crabrt.journal import Journal, Lease, run_dir
 from crabrt.runtime import registry, upkeep
 from crabrt.runtime.engine import Engine
@@ -62,15 +63,9 @@ def open_engine(setup: Setup, family: str) -> Engine:
     Raises:
         StoreUnavailable, Damaged: the store cannot be used.
         WorkspaceRefused, WorkspaceBusy, NotFound: the workspace cannot be used.
-        UsageError: an observer is asked for that there is none of.
+        Unwatchable: an observer is asked for that cannot be had here.
     """
     config = setup.config
-    if config.observer == "fanotify":
-        raise UsageError(
-            "this version has no fanotify observer: it scans, which is exact",
-            where="observer",
-            hint="leave it at auto, or say scan",
-        )
     store = Store.open(config.home, create=True)
     try:
         workspace = Workspace.open(
@@ -78,7 +73,9 @@ def open_engine(setup: Setup, family: str) -> Engine:
         )
         claim = _claim(workspace, family, config)
         try:
-            engine = Engine(config, store, workspace, claim)
+            mark = f"{RUN_VARIABLE}={family}".encode()
+            observer = choose(config.observer, workspace.path, config.home, mark=mark)
+            engine = Engine(config, store, workspace, claim, observer)
         except BaseException:
             claim.release()
             raise

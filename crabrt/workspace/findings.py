@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import msgspec
 
 from crabrt.errors import CrabError
 from crabrt.workspace.index import Dir
-from crabrt.workspace.stamps import STAMP_BYTES
+from crabrt.workspace.stamps import STAMP_BYTES, mode_and_device
 
 
 class Cancelled(CrabError):
@@ -52,6 +53,12 @@ class Seen:
         """The stamp of a name that is there."""
         at = bisect_left(self.names, name) * STAMP_BYTES
         return self.stamps[at : at + STAMP_BYTES]
+
+    def is_file(self, at: int) -> bool:
+        """Whether the name with that index is a regular file."""
+        begin = at * STAMP_BYTES
+        mode, _ = mode_and_device(self.stamps[begin : begin + STAMP_BYTES])
+        return stat.S_ISREG(mode)
 
     @property
     def differs(self) -> bool:
@@ -109,15 +116,22 @@ class Suspects(msgspec.Struct, frozen=True):
             name is the directory's own mode, owner and extended attributes.
         subtrees: directories to be looked at whole.
         inodes: (device, inode) of files whose names in the index may all have changed.
+        mapped: the same of files that have to be read, whatever their stamps say.
     """
 
     places: Mapping[bytes, frozenset[bytes]] = {}
     subtrees: frozenset[bytes] = frozenset()
     inodes: frozenset[tuple[int, int]] = frozenset()
+    mapped: frozenset[tuple[int, int]] = frozenset()
 
     def joined(self, other: Suspects) -> Suspects:
         """The suspects of both."""
         places = dict(self.places)
         for path, names in other.places.items():
             places[path] = places.get(path, frozenset()) | names
-        return Suspects(places, self.subtrees | other.subtrees, self.inodes | other.inodes)
+        return Suspects(
+            places,
+            self.subtrees | other.subtrees,
+            self.inodes | other.inodes,
+            self.mapped | other.mapped,
+        )

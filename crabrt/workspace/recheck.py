@@ -67,6 +67,7 @@ class Rechecker(Scanner):
         self._todo: dict[Dir, set[bytes]] = {}
         self._whole: set[Dir] = set()
         self._walked: set[Dir] = set()
+        self._reread: dict[Dir, set[bytes]] = {}
         self._queue: list[tuple[list[bytes], int, Dir]] = []
         self._order = count()
         self._rules_of: dict[Dir, ignore.Matcher | None] = {}
@@ -96,6 +97,7 @@ class Rechecker(Scanner):
         self._todo.clear()
         self._whole.clear()
         self._walked.clear()
+        self._reread.clear()
         self._queue.clear()
         suspects = self._named.suspects
         for path, names in suspects.places.items():
@@ -112,6 +114,9 @@ class Rechecker(Scanner):
                 self._suspect(node.parent, (node.name,))
         for node, name in self._named.names_of(suspects.inodes) if suspects.inodes else ():
             self._suspect(node, (name,))
+        for node, name in self._named.names_of(suspects.mapped) if suspects.mapped else ():
+            self._suspect(node, (name,))
+            self._reread.setdefault(node, set()).add(name)
         for node in self._named.restless:
             self._suspect(node, (name for name, why in node.doubts.items() if why != "racy"))
         return ignore.IGNORE_FILE not in self._todo.get(self._root, ())
@@ -156,6 +161,9 @@ class Rechecker(Scanner):
         names = self._restamp(seen, fd, names)
         self._looked_at += len(names)
         self._sorter.sort_some(seen, names)
+        for at in seen.places_of(self._reread.get(node, ())):
+            if at not in seen.read and seen.is_file(at):
+                seen.read.append(at)
         for name in names & seen.dirs.keys():
             self._look_into(node, seen.dirs[name], seen.stamp_of(name), stack)
 

@@ -16,6 +16,8 @@ import pytest
 import crabrt
 from crabrt.core.entries import Checkpoint, Ended, Gated, Intent, Request, Response, Result
 from crabrt.core.verdicts import Prior, Protection
+from crabrt.inspector.watch import Unwatchable
+from crabrt.testing.filesystems import file_system
 
 
 @crabrt.tool
@@ -475,10 +477,32 @@ def test_keys_among_the_arguments_are_neither_stored_nor_compared(ws: Path, stor
         assert not path.is_file() or b"sk-very-secret" not in path.read_bytes()
 
 
-def test_an_observer_that_there_is_none_of_is_refused(ws: Path, home: Path, monkeypatch) -> None:
+@pytest.mark.root
+def test_a_run_says_who_observed_each_turn(ws: Path, home: Path, store, monkeypatch) -> None:
     monkeypatch.setenv("CRAB_OBSERVER", "fanotify")
-    with pytest.raises(crabrt.UsageError, match="no fanotify observer"):
-        loop(ws, [])("go")
+
+    @crabrt.tool
+    def write(name: str) -> None:
+        (ws / name).write_text(name)
+
+    @crabrt.agent(workspace=ws, name="watched")
+    def run() -> None:
+        for name in ("a", "b"):
+            think([{"role": "user", "content": name}])
+            write(name)
+
+    run()
+    assert [turn.files_added for turn in store.turns()[1:]] == [1, 1]
+    checkpoints = store.bodies(Checkpoint)
+    assert checkpoints[0].observer == "scan (the first look)"
+    assert {one.observer for one in checkpoints[1:]} == {"fanotify"}
+
+
+@pytest.mark.root
+def test_an_observer_that_cannot_be_had_is_refused(home: Path, monkeypatch) -> None:
+    monkeypatch.setenv("CRAB_OBSERVER", "fanotify")
+    with file_system("overlay") as base, pytest.raises(Unwatchable, match="overlay"):
+        loop(base, [])("go")
 
 
 def test_a_run_that_begins_over_the_cap_sees_to_it_beside_the_loop(ws: Path, store) -> None:

@@ -1,0 +1,233 @@
+"""Observers: who says what may have changed in a workspace since the last look.
+
+`ScanObserver` looks at everything. `WatchObserver` has a watch tell it where to look, scans
+everything whenever the watch is not sure, and audits it: now and then, while nobody waits, it scans
+everything anyhow and tells what the watch had missed.
+
+The answer is a `workspace.Scan` in both cases: equal is claimed only where stamps prove it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from crabrt.inspector.watch import Dirty, Watch, open_watch
+from crabrt.workspace import Cancelled, Scan, Suspects, Tracker
+from crabrt.workspace.changes import join
+
+AUDIT_EVERY_S = 60.0
+AUDIT_SHARE = 400
+"""An audit runs at most every `AUDIT_EVERY_S`, and so seldom that it takes at most one part in
+`AUDIT_SHARE` of the time."""
+
+_MISSED_MAX = 20
+
+
+class Look(msgspec.Struct, frozen=True):
+    """One look at a workspace.
+
+    Attributes:
+        scan: what it gave.
+        observer: who looked, for people: ``scan``, ``fanotify``, or ``scan (why not fanotify)``.
+        unobserved: what could not be looked at: processes that may store into files they hold
+            without that being reported.
+    """
+
+    scan: Scan
+    observer: str
+    unobserved: tuple[str, ...] = ()
+
+
+class Observer(Protocol):
+    """Owned by the thread that owns the `Tracker`; `close` may come from another."""
+
+    name: str
+
+    def look(self, tracker: Tracker) -> Look:
+        """What may have changed since the last look that was `settled`.
+
+        Raises:
+            CrabError: as `Tracker.scan`.
+        """
+        ...
+
+    def settled(self) -> None:
+        """The tracker holds what the last look found."""
+        ...
+
+    def distrust(self) -> None:
+        """The tracker is another one, or an older state of it: the next look is at everything."""
+        ...
+
+    def audit(self, tracker: Tracker, cancelled: Callable[[], bool]) -> tuple[bytes, ...]:
+        """If it is time: look at everything; paths that the observer would have missed."""
+        ...
+
+    def close(self) -> None:
+        """Stop observing."""
+        ...
+
+
+class ScanObserver:
+    """Looks at everything, every time. Works everywhere."""
+
+    name = "scan"
+
+    def look(self, tracker: Tracker) -> Look:
+        """See `Observer`."""
+        return Look(tracker.scan(), self.name)
+
+    def settled(self) -> None:
+        """See `Observer`."""
+
+    def distrust(self) -> None:
+        """See `Observer`."""
+
+    def audit(self, tracker: Tracker, cancelled: Callable[[], bool]) -> tuple[bytes, ...]:  # noqa: ARG002 - the port's
+        """See `Observer`: there is nothing that a scan could miss and another could not."""
+        return ()
+
+    def close(self) -> None:
+        """See `Observer`."""
+
+
+class WatchObserver:
+    """Looks where a watch says, and at everything when the watch does not know.
+
+    What the watch told is kept until it is `settled`: a capture that fails loses nothing.
+    """
+
+    name = "fanotify"
+
+    def __init__(self, watch: Watch, clock: Callable[[], float] = time.monotonic) -> None:
+        self._watch = watch
+        self._clock = clock
+        self._pending = Suspects()
+        self._why_all: str | None = "the first look"
+        self._audited = clock()
+        self._scan_s = 0.0
+        self._unseen = 0
+
+    def look(self, tracker: Tracker) -> Look:
+        """See `Observer`."""
+        self._take_in()
+        why = self._why()
+        scan = tracker.scan(suspects=self._pending) if why is None else tracker.scan()
+        if not scan.watched:
+            self._scan_s, self._audited = scan.scan_ms / 1e3, self._clock()
+        by = "fanotify" if scan.watched else f"scan ({why})" if why else "scan"
+        unseen = self._unseen if scan.watched else 0
+        return Look(scan, by, (f"files held by {unseen} processes unchecked",) if unseen else ())
+
+    def _take_in(self) -> None:
+        """Add what happened since the last time to what is pending."""
+        holders = self._watch.holders()  # before the drain: letting go is an event
+        dirty = self._watch.drain()
+        if dirty.unknown is not None:
+            self._why_all = dirty.unknown
+        places: dict[bytes, frozenset[bytes]] = {}
+        inodes: set[tuple[int, int]] = set()
+        mapped: set[tuple[int, int]] = set()
+        for held in holders.files:
+            if held.mapped:
+                mapped.add((held.device, held.inode))
+            elif held.path is None:
+                inodes.add((held.device, held.inode))
+            else:
+                above, _, name = held.path.rpartition(b"/")
+                places[above] = places.get(above, frozenset()) | {name}
+        held_now = Suspects(places, frozenset(), frozenset(inodes), frozenset(mapped))
+        self._pending = self._pending.joined(_suspects(dirty)).joined(held_now)
+        self._unseen = holders.unseen
+
+    def settled(self) -> None:
+        """See `Observer`."""
+        self._pending = Suspects()
+        self._why_all = None
+
+    def distrust(self) -> None:
+        """See `Observer`."""
+        self._why_all = "the index was read again"
+
+    def audit(self, tracker: Tracker, cancelled: Callable[[], bool]) -> tuple[bytes, ...]:
+        """See `Observer`. What it found is looked at again by the next look, which is at all."""
+        due = self._audited + max(AUDIT_EVERY_S, AUDIT_SHARE * self._scan_s)
+        if self._clock() < due or self._why() is not None:
+            return ()
+        try:
+            scan = tracker.scan(cancelled)
+        except Cancelled:
+            return ()
+        self._scan_s, self._audited = scan.scan_ms / 1e3, self._clock()
+        # What happened since the last look is no miss: it had not been asked for.
+        self._take_in()
+        if self._why() is not None:
+            return ()
+        missed = tuple(path for path in _differing(scan) if not _named(self._pending, path))
+        if missed:
+            self._why_all = "the watch missed something"
+        return missed[:_MISSED_MAX]
+
+    def _why(self) -> str | None:
+        """Why the next look has to be at everything; None if it has not."""
+        return self._why_all
+
+    def close(self) -> None:
+        """See `Observer`."""
+        self._watch.close()
+
+
+def choose(wanted: str, workspace: bytes, home: Path, *, mark: bytes) -> Observer:
+    """The observer for a workspace.
+
+    Args:
+        wanted: ``scan``, ``fanotify``, or ``auto``, which is ``scan``.
+        workspace: its path.
+        home: of the store.
+        mark: ``NAME=VALUE`` in the environment of what the run starts.
+
+    Raises:
+        Unwatchable: ``fanotify`` was asked for and cannot be had; the error says why.
+    """
+    if wanted != "fanotify":
+        return ScanObserver()
+    return WatchObserver(open_watch(workspace, home, mark=mark))
+
+
+def _suspects(dirty: Dirty) -> Suspects:
+    return Suspects(dirty.places, dirty.subtrees, dirty.inodes)
+
+
+def _differing(scan: Scan) -> Iterator[bytes]:
+    """The paths whose names or stamps are others than in the index; times of directories aside."""
+    for seen in scan.seen:
+        known, path = seen.dir, seen.dir.path
+        if _attributes(seen.stamp) != _attributes(known.stamp):
+            yield path
+        before = set(known.names)
+        for name in before.symmetric_difference(seen.names):
+            yield join(path, name)
+        for i in seen.read:
+            name = seen.names[i]
+            if name in before and seen.stamp_of(name) != known.stamp_of(name):
+                yield join(path, name)
+
+
+def _attributes(stamp: bytes) -> bytes:
+    """Mode, inode, device, links, owner: what creating a file in a directory leaves alone."""
+    return stamp[:4] + stamp[28:36]
+
+
+def _named(suspects: Suspects, path: bytes) -> bool:
+    """Whether a look at the suspects would have looked at `path`."""
+    above = b""
+    for part in path.split(b"/"):
+        if above in suspects.subtrees or part in suspects.places.get(above, ()):
+            return True
+        above = join(above, part)
+    return above in suspects.subtrees or b"" in suspects.places.get(above, ())

@@ -1,0 +1,223 @@
+"""Whoever observes: nothing is missed, nothing told is forgotten before it is captured."""
+
+import os
+
+import pytest
+
+from crabrt.inspector import choose
+from crabrt.inspector.observers import AUDIT_EVERY_S, WatchObserver
+from crabrt.inspector.watch import Dirty, Held, Holders, Unwatchable
+from crabrt.testing import oracle
+from crabrt.testing.filesystems import file_system
+from crabrt.testing.hostile import HostileRun
+from crabrt.testing.memory import MemoryObjects
+from crabrt.workspace import Tracker, Workspace, read_tree
+from crabrt.workspace.stamps import tick_ns
+
+TURNS = 60
+
+
+class Told:
+    """A watch that says what it is told to."""
+
+    def __init__(self):
+        self.next = Dirty()
+        self.held = Holders()
+        self.open = True
+
+    def drain(self):
+        now, self.next = self.next, Dirty()
+        return now
+
+    def holders(self):
+        return self.held
+
+    def close(self):
+        self.open = False
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class Place:
+    def __init__(self, base):
+        self.root = base / "work"
+        self.root.mkdir(parents=True)
+        self.home = base / "home"
+        self.objects = MemoryObjects()
+        self.workspace = Workspace.open(self.root, self.home)
+        self.tracker = Tracker(self.workspace, huge_files=10**6, huge_bytes=1 << 40)
+
+    def capture(self, observer):
+        look = observer.look(self.tracker)
+        if not look.scan.clean or self.tracker.root is None:
+            self.tracker.capture(look.scan, self.objects)
+        observer.settled()
+        return look
+
+    def captured(self):
+        return {path for path, _ in read_tree(self.objects, self.tracker.root)}
+
+
+@pytest.fixture
+def place(tmp_path):
+    place = Place(tmp_path)
+    for name in ("a", "b", "c"):
+        (place.root / name).write_text(name)
+    written = tick_ns()
+    while tick_ns() <= written:  # so that stamps prove something from the first look on
+        os.sched_yield()
+    return place
+
+
+@pytest.fixture
+def watch():
+    return Told()
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def observer(watch, clock, place):
+    observer = WatchObserver(watch, clock)
+    assert place.capture(observer).observer == "scan (the first look)"
+    return observer
+
+
+def names(*found, above=b""):
+    return Dirty(places={above: frozenset(map(os.fsencode, found))})
+
+
+def test_after_the_first_look_only_what_is_told_is_looked_at(place, watch, observer):
+    (place.root / "a").write_text("another")
+    (place.root / "b").write_text("not told")
+    watch.next = names("a")
+    look = place.capture(observer)
+    assert (look.observer, look.scan.entries, look.scan.candidates) == ("fanotify", 1, 1)
+    assert place.capture(observer).scan.clean
+
+
+def test_what_was_told_is_kept_until_it_is_settled(place, watch, observer):
+    (place.root / "new").write_text("new")
+    watch.next = names("new")
+    assert not observer.look(place.tracker).scan.clean
+    (place.root / "newer").write_text("newer")
+    watch.next = names("newer")
+    place.capture(observer)  # the capture after the first look had failed
+    assert place.captured() >= {b"new", b"newer"}
+    assert observer.look(place.tracker).scan.entries == 0
+
+
+def test_a_watch_that_does_not_know_means_a_look_at_everything(place, watch, observer):
+    (place.root / "new").write_text("never told")
+    watch.next = Dirty(unknown="the queue overflowed")
+    first = observer.look(place.tracker)
+    second = place.capture(observer)  # not forgotten before it is settled
+    assert first.observer == second.observer == "scan (the queue overflowed)"
+    assert b"new" in place.captured()
+    assert place.capture(observer).observer == "fanotify"
+
+
+def test_an_index_that_was_read_again_is_not_taken_on_trust(place, observer):
+    (place.root / "new").write_text("never told")
+    observer.distrust()
+    place.capture(observer)
+    assert b"new" in place.captured()
+
+
+def test_what_is_held_is_looked_at_and_what_is_mapped_is_read(place, watch, observer):
+    status = os.lstat(place.root / "a")
+    here = (status.st_dev, status.st_ino)
+    watch.held = Holders((Held(*here, b"a", mapped=False),))
+    look = observer.look(place.tracker)
+    assert (look.scan.entries, look.scan.candidates) == (1, 0)
+    observer.settled()
+    watch.held = Holders((Held(*here, b"a", mapped=True),))
+    assert observer.look(place.tracker).scan.candidates == 1
+
+
+def test_holders_that_cannot_be_seen_are_told(place, watch, observer):
+    watch.held = Holders(unseen=2)
+    look = observer.look(place.tracker)
+    assert look.unobserved == ("files held by 2 processes unchecked",)
+
+
+def never():
+    return False
+
+
+def test_an_audit_tells_what_was_missed_and_the_next_look_finds_it(place, clock, observer):
+    (place.root / "a").write_text("missed")
+    (place.root / "b").unlink()
+    (place.root / "d").mkdir()
+    (place.root / "d" / "e").write_text("missed")
+    assert observer.audit(place.tracker, never) == ()  # it is not time yet
+    clock.now += AUDIT_EVERY_S + 1
+    assert set(observer.audit(place.tracker, never)) >= {b"a", b"b", b"d"}
+    look = place.capture(observer)
+    assert look.observer == "scan (the watch missed something)"
+    assert place.captured() - {b""} == {b"a", b"c", b"d", b"d/e"}
+
+
+def test_an_audit_does_not_blame_the_watch_for_what_it_would_have_told(
+    place, clock, watch, observer
+):
+    (place.root / "a").write_text("told when asked")
+    (place.root / "d" / "e").mkdir(parents=True)
+    watch.next = names("a", "d")
+    clock.now += AUDIT_EVERY_S + 1
+    assert observer.audit(place.tracker, never) == ()
+    assert place.capture(observer).observer == "fanotify"
+    assert b"d/e" in place.captured()
+
+
+def test_an_audit_gives_way_and_tries_again(place, clock, observer):
+    (place.root / "a").write_text("missed")
+    clock.now += AUDIT_EVERY_S + 1
+    assert observer.audit(place.tracker, lambda: True) == ()
+    assert observer.audit(place.tracker, never) == (b"a",)
+
+
+def test_closing_closes_the_watch(watch, observer):
+    observer.close()
+    assert not watch.open
+
+
+@pytest.mark.root
+def test_a_watch_that_is_asked_for_and_cannot_be_had_is_refused():
+    with file_system("overlay") as base:
+        place = Place(base / "case")
+        with pytest.raises(Unwatchable, match="overlay"):
+            choose("fanotify", place.workspace.path, place.home, mark=b"")
+        choose("auto", place.workspace.path, place.home, mark=b"").close()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kind", ["here", "tmpfs", "xfs", "btrfs"])
+@pytest.mark.parametrize("wanted", ["scan", "fanotify"])
+def test_every_hostile_turn_is_seen(kind, wanted):
+    with file_system(kind) as base:
+        place = Place(base / f"observed-{wanted}")
+        observer = choose(wanted, place.workspace.path, place.home, mark=b"")
+        watched = 0
+        try:
+            with HostileRun(5, place.root, outside=base / f"outside-{wanted}") as run:
+                place.capture(observer)
+                before = oracle.digest(place.root)
+                for _ in range(TURNS):
+                    turn = run.turn()
+                    after = oracle.digest(place.root)
+                    previous = place.tracker.root
+                    watched += place.capture(observer).scan.watched
+                    assert (place.tracker.root == previous) == (after == before), str(turn)
+                    before = after
+        finally:
+            observer.close()
+        assert (watched > TURNS / 2) == (wanted == "fanotify")
