@@ -8,8 +8,8 @@ asserts a time; a bar is a ratio with "met" beside it.
 May import: everything below ``cli``. docs/benchmarks.md has the last results.
 """
 
-from crabrt.bench.harness import Bar, Report, Series
 from crabrt.bench.latency import LatencyOptions, measure_latency
+from crabrt.bench.report import Bar, Report, Series
 from crabrt.bench.traffic import TrafficOptions, measure_traffic
 
 __all__ = [

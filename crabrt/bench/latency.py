@@ -16,21 +16,15 @@ from pathlib import Path
 
 from crabrt.bench import floor, trees
 from crabrt.bench.harness import (
-    FLOOR,
-    OURS,
-    Bar,
     Case,
     Progress,
-    Report,
-    Samples,
-    Times,
     interleave,
     machine,
-    ratios,
     settle,
     timed,
 )
 from crabrt.bench.peers import Git, Peer, present
+from crabrt.bench.report import FLOOR, OURS, Bar, Report, Samples, Times, ratios
 from crabrt.bench.subject import Subject
 from crabrt.journal import RunIndex
 from crabrt.operations.forking import fork_to

@@ -17,8 +17,9 @@ from pathlib import Path
 import zstandard
 
 from crabrt.bench import trees
-from crabrt.bench.harness import OURS, Bar, Progress, Report, Samples, Series, machine
+from crabrt.bench.harness import Progress, machine
 from crabrt.bench.peers import Git, Peer, present
+from crabrt.bench.report import OURS, Bar, Report, Samples, Series
 from crabrt.bench.subject import Subject
 from crabrt.bench.turns import Turns
 

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from crabrt.bench import LatencyOptions, TrafficOptions, measure_latency, measure_traffic
-from crabrt.bench.harness import OURS, Bar, Report, Samples, Series, interleave, machine, ratios
+from crabrt.bench.harness import interleave, machine
 from crabrt.bench.peers import PEERS, Peer, PeerFailed, present
+from crabrt.bench.report import OURS, Bar, Report, Samples, Series, ratios
 from crabrt.bench.traffic import needed_bytes
 from crabrt.bench.trees import make_tree, seeded
 

@@ -19,8 +19,8 @@ from crabrt.bench import (
     measure_latency,
     measure_traffic,
 )
-from crabrt.bench.harness import FLOOR, OURS, Row
 from crabrt.bench.peers import PEERS
+from crabrt.bench.report import FLOOR, OURS, Row
 from crabrt.cli import amounts
 from crabrt.cli.app import App
 from crabrt.cli.params import SIZE

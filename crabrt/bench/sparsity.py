@@ -1,0 +1,247 @@
+"""``crab bench sparsity``: how many turns change nothing, and whether every verdict is right.
+
+Recorded runs are replayed on the workspaces they began on, without waits; generated ones do hostile
+turns on several file systems. An oracle that shares no code with crabrt digests the state before
+and after every turn. A change that a verdict does not tell of (a false "none") may not be, ever.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crabrt.bench.apart import WorkFailed, apart, environment
+from crabrt.bench.causes import Causes, largest
+from crabrt.bench.harness import Progress, machine, observer_absence, side_by_side
+from crabrt.bench.kept import Kept, Unit
+from crabrt.bench.recorded import CannotMake, Grounds, Recorded, find_recorded
+from crabrt.bench.report import OURS, Bar, Report, Series, against
+from crabrt.core.verdicts import Effect
+from crabrt.testing.filesystems import KINDS
+from crabrt.traces import Judgement
+
+FALSE_CHANGED = 0.001
+"""How many of all turns may be said to have changed files and did not."""
+
+_CAUSES = 8
+_OF_OTHERS = "Crab (in containers, as root) reports 75 % of turns as none, 2.3 % false changed"
+
+
+@dataclass(frozen=True)
+class SparsityOptions:
+    """What to run.
+
+    Attributes:
+        scratch: an existing directory to work in.
+        turns: generated turns, under each observer; 0: none.
+        run_turns: how many of them make a run, with a seed of its own.
+        seed: of the first run; the others count up.
+        file_systems: names from `filesystems.KINDS`, taken in turn.
+        observers: as in the configuration.
+        traces: directories of recorded runs.
+        only: parts of names of recorded runs; none: all.
+        recorded_turns: only so many turns of each; None: all.
+        workers: how many runs at once.
+        keep: file that holds what is done, to go on from.
+    """
+
+    scratch: Path
+    turns: int = 19_500
+    run_turns: int = 250
+    seed: int = 1
+    file_systems: tuple[str, ...] = KINDS
+    observers: tuple[str, ...] = ("scan", "fanotify")
+    traces: tuple[Path, ...] = ()
+    only: tuple[str, ...] = ()
+    recorded_turns: int | None = None
+    workers: int = 1
+    keep: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """One run."""
+
+    group: str
+    key: str
+    observer: str
+    work: Callable[[], Unit]
+
+
+def measure_sparsity(
+    options: SparsityOptions, environ: Mapping[str, str], progress: Progress
+) -> Report:
+    """Run it.
+
+    Raises:
+        CrabError: `keep` is of other options; a directory holds no recorded runs.
+    """
+    settings = {
+        "turns": options.turns,
+        "run_turns": options.run_turns,
+        "seed": options.seed,
+        "file_systems": list(options.file_systems),
+        "observers": list(options.observers),
+        "recorded_turns": options.recorded_turns,
+    }
+    report = Report("sparsity", machine(options.scratch), settings)
+    bench = _Sparsity(options, environ, report)
+    observers = bench.observers()
+    units = [unit for name in observers for unit in bench.units(name)]
+    with Kept(options.keep, "sparsity", settings) as kept:
+        done = side_by_side(units, lambda unit: kept.once(unit.key, unit.work), options.workers)
+        for number, (unit, found) in enumerate(done, 1):
+            progress(f"{number} of {len(units)} runs done: {unit.key}")
+            bench.take(unit, found)
+    bench.summarise()
+    return report
+
+
+class _Sparsity:
+    """The units of one measurement, and what they come to."""
+
+    def __init__(
+        self, options: SparsityOptions, environ: Mapping[str, str], report: Report
+    ) -> None:
+        self._options, self._report = options, report
+        self._environ = environment(environ, options.scratch)
+        self._grounds = Grounds(options.scratch, self._environ)
+        self._runs, absent = find_recorded(options.traces, options.only)
+        if not options.only:
+            report.absent.update(_grouped(absent))
+        self._sums: dict[str, Counter[str]] = {}
+        self._causes: dict[str, Causes] = {}
+
+    def observers(self) -> list[str]:
+        """Those that work here."""
+        found = []
+        for name in self._options.observers:
+            why = observer_absence(name)
+            if why is None:
+                found.append(name)
+            else:
+                self._report.absent[f"observer {name}"] = why
+        return found
+
+    def units(self, observer: str) -> list[_Unit]:
+        """Everything to run under `observer`; what takes longest first."""
+        options = self._options
+        units = [self._recorded(run, observer) for run in self._runs]
+        runs, rest = divmod(options.turns, options.run_turns)
+        lengths = [options.run_turns] * runs + ([rest] if rest else [])
+        for number, turns in enumerate(lengths):
+            kind = options.file_systems[number % len(options.file_systems)]
+            units.append(self._generated(options.seed + number, kind, turns, observer))
+        return units
+
+    def _generated(self, seed: int, kind: str, turns: int, observer: str) -> _Unit:
+        key = f"seed {seed} on {kind}, {observer}"
+
+        def work() -> Unit:
+            home = self._home(key)
+            arguments = {"seed": seed, "kind": kind, "turns": turns, "observer": observer}
+            try:
+                where = {"home": str(home)}
+                return apart(
+                    "crabrt.bench.judged:generated", arguments | where, self._environ
+                ).result
+            except WorkFailed as error:
+                return {"failed": error.message, "missing": "Missing:" in error.message}
+            finally:
+                shutil.rmtree(home, ignore_errors=True)
+
+        return _Unit("generated", key, observer, work)
+
+    def _recorded(self, run: Recorded, observer: str) -> _Unit:
+        key = f"{run.name}, {observer}"
+
+        def work() -> Unit:
+            home = self._home(key)
+            try:
+                with self._grounds.workspace(run) as (workspace, seen):
+                    arguments = {
+                        "file": str(run.file),
+                        "trajectory": run.trajectory,
+                        "workspace": str(workspace),
+                        "environ": seen,
+                        "observer": observer,
+                        "home": str(home),
+                        "turns": self._options.recorded_turns,
+                    }
+                    return apart("crabrt.bench.judged:recorded", arguments, self._environ).result
+            except CannotMake as error:
+                return {"failed": error.message, "missing": True}
+            except WorkFailed as error:
+                return {"failed": error.message, "missing": False}
+            finally:
+                shutil.rmtree(home, ignore_errors=True)
+
+        return _Unit("recorded, ours" if run.ours else "recorded, others'", key, observer, work)
+
+    def _home(self, key: str) -> Path:
+        name = "".join(char if char.isalnum() else "-" for char in key)
+        return self._options.scratch / f"store-{name}"
+
+    def take(self, unit: _Unit, found: Unit) -> None:
+        """Add what a run found."""
+        if "failed" in found:
+            if found["missing"]:
+                self._report.absent[unit.key] = found["failed"]
+            else:
+                self._report.wrong.append(f"{unit.key}: it could not be run: {found['failed']}")
+            return
+        group = f"{unit.group}, {unit.observer}"
+        sums = self._sums.setdefault(group, Counter())
+        sums["turns"] += found["turns"]
+        sums["caches only"] += found["caches_only"]
+        for name in ("verdicts", "judgements", "oracle"):
+            sums.update(found[name])
+        if found["causes"]:
+            self._causes.setdefault(group, Causes()).add(found["causes"])
+        for case in found["wrong"]:
+            told = f"{unit.key}, turn {case['turn']}: {_case(case)}"
+            false_none = case["judgement"] == Judgement.FALSE_NONE
+            (self._report.wrong if false_none else self._report.notes).append(told)
+
+    def summarise(self) -> None:
+        """Rows and bars, by group and observer."""
+        for group, sums in sorted(self._sums.items()):
+            self._counts(group, sums)
+        for group, causes in sorted(self._causes.items()):
+            for kind, turns in largest(causes.turns, _CAUSES):
+                self._report.count(f"{group}: causes by turns", kind, "changed", turns, "turns")
+                alone = causes.alone[kind]
+                self._report.count(f"{group}: causes by turns", kind, "and alone", alone, "turns")
+            for kind, size in largest(causes.size_bytes, _CAUSES):
+                self._report.count(f"{group}: causes by bytes", kind, "changed", size, "bytes")
+        self._report.notes.append(_OF_OTHERS)
+
+    def _counts(self, group: str, sums: Counter[str]) -> None:
+        turns = sums["turns"]
+        self._report.count(group, "turns", OURS, turns, "turns")
+        for what in (*map(str, Effect), "caches only", "unknown", *map(str, Judgement)):
+            self._report.count(group, what, OURS, sums[what], "turns")
+            self._report.count(group, what, "share", 100 * sums[what] / max(1, turns), "%")
+        goals = (
+            (Judgement.FALSE_NONE, 0.0, "none of them, ever"),
+            (Judgement.FALSE_CHANGED, FALSE_CHANGED * turns, "at most 0.1 % of the turns"),
+        )
+        for judgement, allowed, goal in goals:
+            ratio = Series((against(sums[judgement], allowed),))
+            self._report.bars.append(Bar(group, str(judgement), goal, ratio))
+
+
+def _case(case: Mapping[str, Any]) -> str:
+    said = ", ".join(case["verdict"]) or "nothing"
+    changed = case["difference"] or "nothing"
+    return f"{case['judgement']}: it said {said}; changed: {changed}; did: {case['did']}"
+
+
+def _grouped(absent: Mapping[str, str]) -> dict[str, str]:
+    """Many runs with one reason are one line."""
+    counts = Counter(absent.values())
+    return {f"{count} recorded runs": why for why, count in counts.items()}
