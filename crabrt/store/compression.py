@@ -13,7 +13,9 @@ import zstandard
 
 from crabrt.core.ids import Buffer, ObjectKind
 
-LEVEL = 3
+LEVEL = 1
+"""On source text 4 % more bytes than level 3 in four fifths of the time, which is the largest part
+of a capture's."""
 NODE_LEVEL = -1
 """For tree nodes and lists of ids: a third of their bytes and more are ids, which do not shrink, so
 the quick level saves nearly as much in a third of the time."""

@@ -299,6 +299,8 @@ def _xattrs(what: int | bytes, *, follow: bool) -> tuple[tuple[bytes, bytes], ..
         if error.errno in _NO_XATTRS:
             return ()
         raise
+    if not names:
+        return ()
     found = []
     for name in sorted(set(map(os.fsencode, names)) - SHADOW_XATTRS):
         try:

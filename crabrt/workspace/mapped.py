@@ -16,11 +16,12 @@ moves the times, and `stamps.settled` compares them with a tick taken before all
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import signal
 from dataclasses import dataclass
+from fcntl import F_RDLCK, F_SETLEASE, F_SETSIG, F_UNLCK
+from fcntl import fcntl as control
 from typing import NamedTuple
 
 from crabrt.workspace.stamps import file_system, tick_ns
@@ -32,6 +33,8 @@ _SHARED_WRITABLE = re.compile(
 _LEASES_TELL = frozenset({"ext2/3/4", "xfs", "btrfs", "tmpfs", "f2fs"})
 """Not overlay: a mapping there is of a file in the layer below, which the lease does not see."""
 
+
+_SIGURG = int(signal.SIGURG)
 
 SMALL_BYTES = 1 << 20
 """Reading so much takes less time than looking at all processes."""
@@ -105,9 +108,9 @@ def _open_for_writing(fd: int) -> bool | None:
     holder by a signal: SIGURG, which does nothing by default (SIGIO would end the process).
     """
     try:
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        control(fd, F_SETSIG, _SIGURG)
+        control(fd, F_SETLEASE, F_RDLCK)
+        control(fd, F_SETLEASE, F_UNLCK)
     except BlockingIOError:
         return True
     except OSError:
