@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from crabrt.inspector.watch import Reason, probe
 from crabrt.operations import probes
 
 _LOW_SPACE_BYTES = 1 << 30
@@ -64,7 +65,7 @@ def examine(home: Path, workspace: Path, *, store_bytes: int, criu_program: str 
         _privileges(),
         *_places(home, workspace, store_bytes),
         _times(home),
-        _fanotify(),
+        _fanotify(workspace),
         _criu(criu_program),
         _namespaces(),
         landlock,
@@ -209,16 +210,24 @@ def _times(home: Path) -> Fact:
     )
 
 
-def _fanotify() -> Fact:
-    probe = probes.fanotify()
-    if probe.works:
-        return Fact("fanotify", Standing.OK, probe.seen, "changes could be watched as they happen")
+def _fanotify(workspace: Path) -> Fact:
+    """Which observers the workspace can have, tried out."""
+    found = probe(workspace)
+    if found.usable:
+        return Fact(
+            "fanotify",
+            Standing.OK,
+            f"changes on {found.file_system} are reported as they happen",
+            "observer=fanotify looks at what was reported only: for large trees; auto scans",
+        )
     return Fact(
         "fanotify",
         Standing.LIMITED,
-        probe.seen,
+        found.why,
         "each turn that may have changed files is found by a scan: exact, slower on large trees",
-        "root, or CAP_SYS_ADMIN in the initial namespace, would allow watching",
+        "root, or CAP_SYS_ADMIN in the initial namespace, would allow watching"
+        if found.reason is Reason.PRIVILEGE
+        else None,
     )
 
 

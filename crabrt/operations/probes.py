@@ -21,10 +21,6 @@ from typing import IO
 _FICLONE = 0x40049409
 _LANDLOCK_CREATE_RULESET = 444  # the same number on every architecture
 _LANDLOCK_VERSION_FLAG = 1
-_FAN_CLOEXEC = 0x1
-_FAN_NONBLOCK = 0x2
-_FAN_REPORT_FID = 0x200
-_FAN_REPORT_DFID_NAME = 0xC00
 _CHILD_LIMIT_S = 10
 _TICK_LIMIT_S = 0.05
 
@@ -54,22 +50,6 @@ class FileSystem:
 
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
-
-
-def fanotify() -> Probe:
-    """Whether a fanotify group that reports names can be made."""
-    flags = _FAN_CLOEXEC | _FAN_NONBLOCK | _FAN_REPORT_FID | _FAN_REPORT_DFID_NAME
-    libc = _libc()
-    if not hasattr(libc, "fanotify_init"):
-        return Probe(works=False, seen="the C library has no fanotify_init")
-    descriptor = libc.fanotify_init(flags, os.O_RDONLY | os.O_CLOEXEC)
-    if descriptor < 0:
-        return Probe(works=False, seen=_errno_text())
-    os.close(descriptor)
-    privileged = "CAP_SYS_ADMIN" in capabilities()
-    if not privileged:
-        return Probe(works=False, seen="without CAP_SYS_ADMIN it cannot watch a file system")
-    return Probe(works=True, seen="a group that reports names can be made")
 
 
 def landlock() -> Probe:
