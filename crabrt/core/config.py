@@ -27,7 +27,7 @@ class Config(msgspec.Struct, frozen=True):
 
     Attributes:
         home: the store's directory.
-        observer: ``auto``, ``scan`` or ``fanotify``.
+        observer: who says what changed: ``auto``, ``scan`` or ``fanotify``.
         disable: every decorator becomes the plain function.
         strict: raise `Unprotected` instead of going on when a checkpoint fails.
         on_divergence: ``stop`` or ``branch``.

@@ -1,8 +1,8 @@
 """Observers: who says what may have changed in a workspace since the last look.
 
-`ScanObserver` looks at everything. `WatchObserver` has a watch tell it where to look, scans
-everything whenever the watch is not sure, and audits it: now and then, while nobody waits, it scans
-everything anyhow and tells what the watch had missed.
+`ScanObserver` looks at everything; `AutoObserver` begins so. `WatchObserver` has a watch tell it
+where to look, scans everything whenever the watch is not sure, and audits it: now and then, while
+nobody waits, it scans everything anyhow and tells what the watch had missed.
 
 The answer is a `workspace.Scan` in both cases: equal is claimed only where stamps prove it.
 """
@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from crabrt.inspector.watch import Dirty, Watch, open_watch
+from crabrt.inspector.watch import Dirty, Unwatchable, Watch, open_watch
 from crabrt.workspace import Cancelled, Scan, Suspects, Tracker
 from crabrt.workspace.changes import join
 
@@ -24,6 +26,9 @@ AUDIT_EVERY_S = 60.0
 AUDIT_SHARE = 400
 """An audit runs at most every `AUDIT_EVERY_S`, and so seldom that it takes at most one part in
 `AUDIT_SHARE` of the time."""
+
+WATCH_FROM_MS = 10.0
+"""A scan that takes longer is worth a watch."""
 
 _MISSED_MAX = 20
 
@@ -182,11 +187,58 @@ class WatchObserver:
         self._watch.close()
 
 
+class AutoObserver:
+    """Scans while that is quick, and has a watch opened when it is not and one can be had.
+
+    A watch costs milliseconds a look, whatever the size of the workspace (who holds files is asked
+    of every process), so a small workspace is better off without.
+    """
+
+    def __init__(self, opened: Callable[[], Watch]) -> None:
+        self._opened = opened
+        self._now: ScanObserver | WatchObserver = ScanObserver()
+        self._looks = 0
+        self._slow = self._tried = False
+
+    @property
+    def name(self) -> str:
+        """See `Observer`."""
+        return self._now.name
+
+    def look(self, tracker: Tracker) -> Look:
+        """See `Observer`."""
+        if self._slow and not self._tried:
+            self._tried = True
+            with suppress(Unwatchable):
+                self._now = WatchObserver(self._opened())
+        look = self._now.look(tracker)
+        # The first look lists everything; the ones after it say what a look takes.
+        self._slow = self._looks > 0 and look.scan.scan_ms > WATCH_FROM_MS
+        self._looks += 1
+        return look
+
+    def settled(self) -> None:
+        """See `Observer`."""
+        self._now.settled()
+
+    def distrust(self) -> None:
+        """See `Observer`."""
+        self._now.distrust()
+
+    def audit(self, tracker: Tracker, cancelled: Callable[[], bool]) -> tuple[bytes, ...]:
+        """See `Observer`."""
+        return self._now.audit(tracker, cancelled)
+
+    def close(self) -> None:
+        """See `Observer`."""
+        self._now.close()
+
+
 def choose(wanted: str, workspace: bytes, home: Path, *, mark: bytes) -> Observer:
     """The observer for a workspace.
 
     Args:
-        wanted: ``scan``, ``fanotify``, or ``auto``, which is ``scan``.
+        wanted: ``scan``, ``fanotify``, or ``auto``, which is the cheaper one that can be had.
         workspace: its path.
         home: of the store.
         mark: ``NAME=VALUE`` in the environment of what the run starts.
@@ -194,9 +246,10 @@ def choose(wanted: str, workspace: bytes, home: Path, *, mark: bytes) -> Observe
     Raises:
         Unwatchable: ``fanotify`` was asked for and cannot be had; the error says why.
     """
-    if wanted != "fanotify":
+    opened = partial(open_watch, workspace, home, mark=mark)
+    if wanted == "scan":
         return ScanObserver()
-    return WatchObserver(open_watch(workspace, home, mark=mark))
+    return WatchObserver(opened()) if wanted == "fanotify" else AutoObserver(opened)
 
 
 def _suspects(dirty: Dirty) -> Suspects:

@@ -218,7 +218,7 @@ def _fanotify(workspace: Path) -> Fact:
             "fanotify",
             Standing.OK,
             f"changes on {found.file_system} are reported as they happen",
-            "observer=fanotify looks at what was reported only: for large trees; auto scans",
+            "large trees are looked at where something was reported; small ones are scanned",
         )
     return Fact(
         "fanotify",

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from crabrt.inspector import choose
-from crabrt.inspector.observers import AUDIT_EVERY_S, WatchObserver
-from crabrt.inspector.watch import Dirty, Held, Holders, Unwatchable
+from crabrt.inspector.observers import AUDIT_EVERY_S, AutoObserver, WatchObserver
+from crabrt.inspector.watch import Dirty, Held, Holders, Reason, Unwatchable
 from crabrt.testing import oracle
 from crabrt.testing.filesystems import file_system
 from crabrt.testing.hostile import HostileRun
@@ -188,6 +188,46 @@ def test_an_audit_gives_way_and_tries_again(place, clock, observer):
 def test_closing_closes_the_watch(watch, observer):
     observer.close()
     assert not watch.open
+
+
+def test_auto_scans_while_that_is_quick(place):
+    def opened():
+        pytest.fail("nothing is slow")
+
+    observer = AutoObserver(opened)
+    for _ in range(5):
+        assert place.capture(observer).observer == "scan"
+
+
+def test_auto_has_a_watch_opened_when_scans_are_slow(place, watch, monkeypatch):
+    monkeypatch.setattr("crabrt.inspector.observers.WATCH_FROM_MS", 0.0)
+    opened = []
+
+    def open_late():
+        opened.append(True)
+        (place.root / "while it opened").write_text("not told")
+        return watch
+
+    observer = AutoObserver(open_late)
+    said = [place.capture(observer).observer for _ in range(4)]
+    assert said == ["scan", "scan", "scan (the first look)", "fanotify"]
+    assert b"while it opened" in place.captured()
+    assert observer.name == "fanotify"
+    observer.close()
+    assert (opened, watch.open) == ([True], False)
+
+
+def test_auto_goes_on_scanning_where_nothing_can_be_watched(place, monkeypatch):
+    monkeypatch.setattr("crabrt.inspector.observers.WATCH_FROM_MS", 0.0)
+    asked = []
+
+    def refused():
+        asked.append(True)
+        raise Unwatchable("not here", Reason.PRIVILEGE)
+
+    observer = AutoObserver(refused)
+    assert {place.capture(observer).observer for _ in range(5)} == {"scan"}
+    assert asked == [True]
 
 
 @pytest.mark.root
