@@ -57,11 +57,11 @@ class Batch:
         """Put what waits; the writer behind still has to be flushed.
 
         Raises:
-            StoreUnavailable: it cannot be stored.
+            StoreUnavailable: it cannot be stored, and waits on: no later call succeeds without it.
         """
-        waiting, self._waiting, self._bytes = self._waiting, {}, 0
-        if waiting:
-            self._writer.put_many(waiting)
+        if self._waiting:
+            self._writer.put_many(self._waiting)
+            self._waiting, self._bytes = {}, 0
 
     def flush(self) -> None:
         """As `ObjectWriter.flush`."""

@@ -13,6 +13,7 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,13 +56,12 @@ class OpenPack:
         self.catalogued_to = 0
         self.sealed = False
         self.records = 0
-        self.uncatalogued: deque[packs.Item] = deque()
+        self._uncatalogued: deque[packs.Item] = deque()
         self._home = home
         self._buffer = bytearray(packs.header_bytes(name))
         self._entries = bytearray()
         self._fd = -1
         self._named = False
-        self._new_directory = False
 
     @property
     def dirty(self) -> bool:
@@ -73,15 +73,18 @@ class OpenPack:
         """Bytes not yet handed to the kernel."""
         return len(self._buffer)
 
-    def take_durable(self) -> list[packs.Item]:
-        """The durable records that the catalog does not have yet; they are the catalog's now."""
-        taken = []
-        while self.uncatalogued and self.uncatalogued[0].at.offset < self.durable_to:
-            taken.append(self.uncatalogued.popleft())
-        return taken
+    def durable_items(self) -> list[packs.Item]:
+        """The durable records that the catalog does not have yet."""
+        return list(takewhile(lambda item: item.at.offset < self.durable_to, self._uncatalogued))
+
+    def drop_items(self, count: int) -> None:
+        """The first `count` of them are the catalog's now."""
+        for _ in range(count):
+            self._uncatalogued.popleft()
 
     def append(self, record: Record) -> packs.Location:
         """Buffer a record; where it is."""
+        self._drop_unfinished()
         header, payload = record.header, record.payload
         stored = len(payload)
         at = packs.Location(self.name, self.end, stored, record.raw, record.kind)
@@ -89,10 +92,18 @@ class OpenPack:
         self._buffer += header
         self._buffer += payload
         self._entries += packs.entry_bytes(item)
-        self.uncatalogued.append(item)
-        self.end += len(header) + stored
-        self.records += 1
+        self._uncatalogued.append(item)
+        self.end, self.records = self.end + at.length, self.records + 1
         return at
+
+    def _drop_unfinished(self) -> None:
+        """Drop what an interrupted `append` left: a signal's handler may raise anywhere in it."""
+        length = self.end - self.written_to
+        if len(self._buffer) > length:
+            del self._buffer[length:]
+            del self._entries[self.records * packs.ENTRY_BYTES :]
+            while self._uncatalogued and self._uncatalogued[-1].at.offset >= self.end:
+                self._uncatalogued.pop()
 
     def write_out(self) -> None:
         """Hand everything buffered to the kernel.
@@ -100,17 +111,17 @@ class OpenPack:
         Raises:
             OSError: it cannot be written; `cut` afterwards.
         """
+        self._drop_unfinished()
         if not self._buffer or not self.records:
             return
         if self._fd < 0:
             self._create()
         layout.write_all(self._fd, self._buffer, self.written_to)
-        self.written_to += len(self._buffer)
-        self._buffer = bytearray()
+        self.written_to, self._buffer = self.end, bytearray()
         _appended()
 
     def _create(self) -> None:
-        self._new_directory = layout.make_directory(self.path.parent)
+        layout.make_directory(self.path.parent)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._fd = os.open(self.path, flags, 0o600)
         _created()
@@ -153,8 +164,8 @@ class OpenPack:
         _synced()
         if not self._named:
             layout.sync_directory(self.path.parent)
-            if self._new_directory:
-                layout.sync_directory(self._home / layout.PACKS)
+            # Whoever made that directory may not have come to this yet, or have failed.
+            layout.sync_directory(self._home / layout.PACKS)
             self._named = True
             _named()
 
@@ -164,6 +175,7 @@ class OpenPack:
         Best effort, as it follows a failure: what cannot be cut is cut by the one who adopts the
         pack, as far as it is torn.
         """
+        self._drop_unfinished()
         self._buffer = bytearray()
         with contextlib.suppress(OSError):
             if self._fd >= 0 and length <= packs.HEADER_BYTES:
@@ -173,8 +185,8 @@ class OpenPack:
         self.written_to = min(self.written_to, length)
         self.end = min(self.end, length)
         lost = []
-        while self.uncatalogued and self.uncatalogued[-1].at.offset >= length:
-            lost.append(self.uncatalogued.pop())
+        while self._uncatalogued and self._uncatalogued[-1].at.offset >= length:
+            lost.append(self._uncatalogued.pop())
             del self._entries[-packs.ENTRY_BYTES :]
             self.records -= 1
         return lost

@@ -16,9 +16,10 @@ from crabrt.store import layout, records
 from crabrt.store.failures import unavailable
 from crabrt.store.format import Format, create_format, read_format
 from crabrt.store.index import Index
+from crabrt.store.ownpacks import PACK_BYTES
 from crabrt.store.packs import Location, read_exactly
 from crabrt.store.salvage import adopt_orphans
-from crabrt.store.writer import PACK_BYTES, StoreWriter
+from crabrt.store.writer import StoreWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,23 +12,19 @@ from typing import TYPE_CHECKING, Self
 from crabrt.core import failpoints
 from crabrt.core.ids import Buffer, ObjectId, ObjectKind
 from crabrt.core.ids import object_id as compute_id
-from crabrt.errors import DamagedObject, StoreUnavailable, UsageError
+from crabrt.errors import DamagedObject, UsageError
 from crabrt.store import compression, frames, layout, locks
 from crabrt.store.failures import unavailable
 from crabrt.store.index import lock_path
-from crabrt.store.openpack import BUFFER_BYTES, OpenPack, Record
-from crabrt.store.packs import HEADER_BYTES, Location
+from crabrt.store.losses import Losses
+from crabrt.store.openpack import Record
+from crabrt.store.ownpacks import PACK_BYTES, OwnPacks
+from crabrt.store.packs import Location
 from crabrt.store.references import References
 
 if TYPE_CHECKING:
     from crabrt.store.store import Store
 
-PACK_BYTES = 64 << 20
-"""A pack that reached this length is sealed."""
-PACK_RECORDS = 65_536
-"""So is one with as many records, which bounds every footer and what is kept in memory."""
-_UNSYNCED_PACKS = 2
-"""As many full packs may wait for a sync; then `put` syncs the oldest itself."""
 _PUSH_ROWS = 256
 """As many rows are worth a transaction of the catalog's."""
 _FRESH_MAX = 8192
@@ -37,7 +33,6 @@ _FRESH_MAX = 8192
 _registered = failpoints.declare(
     "writer.registered", "a writer's lock is held, it has written nothing"
 )
-_rows = failpoints.declare("catalog.pushed", "durable records are in the catalog")
 _closing = failpoints.declare(
     "writer.sealed", "a closing writer's packs are sealed and durable, its lock held"
 )
@@ -47,9 +42,8 @@ class StoreWriter:
     """An `ObjectWriter`: appends to a pack of its own. Thread-safe.
 
     Concurrency: `_lock` guards all state and every append; hashing and compressing happen outside
-    of it, so threads overlap there. `_sync_lock` (taken first) lets one thread at a time sync; puts
-    go on while fdatasync runs, as nothing but the file is touched then. Several writers, in one or
-    in many processes, never write to the same file.
+    of it, so threads overlap there. Several writers, in one or in many processes, never write to
+    the same file.
 
     Errors surface where they happen. After one, the pack is given up at its last good point and
     what is lost with it will be stored again when it is put again. If a `put` that had succeeded
@@ -61,20 +55,11 @@ class StoreWriter:
     """
 
     def __init__(self, store: Store, pack_bytes: int = PACK_BYTES) -> None:
-        self._pack_bytes = pack_bytes
         self.id = os.urandom(layout.WRITER_CHARS // 2).hex()
-        self.bytes_stored = 0
         self._store = store
         self._catalog = store.index.catalog
         self._home = store.home
         self._lock = threading.RLock()
-        self._sync_lock = threading.Lock()
-        self._packs = 0
-        self._open = self._next_pack()
-        self._full: list[OpenPack] = []
-        self._fresh: dict[ObjectId, Location] = {}
-        self._lost: set[ObjectId] = set()
-        self._losses = self._announced = 0
         self._local = threading.local()
         self._closed = False
         try:
@@ -83,7 +68,27 @@ class StoreWriter:
             raise unavailable(error, self._home / layout.WRITERS, "registering a writer") from error
         self._held = held
         self.references = References(self._home, self.id, held)
+        self._losses = Losses(self._home)
+        self._packs = OwnPacks(
+            self._home,
+            self.id,
+            self._catalog,
+            self._losses,
+            lock=self._lock,
+            rolled=self.references.sealed,
+            pack_bytes=pack_bytes,
+        )
         _registered()
+
+    @property
+    def bytes_stored(self) -> int:
+        """How much this writer appended to packs so far, frames included."""
+        return self._packs.bytes_stored
+
+    @property
+    def losses(self) -> int:
+        """How often something that was put has been lost: who remembers ids asks for it again."""
+        return self._losses.count
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -97,25 +102,19 @@ class StoreWriter:
 
     def own(self, object_id: ObjectId) -> Location | None:
         """Where this writer put the object, if the catalog may not know it yet."""
-        return self._fresh.get(object_id)
+        return self._packs.find(object_id)
 
     def open_packs(self) -> list[str]:
         """The packs that this writer has open."""
         with self._lock:
-            return [pack.name for pack in (*self._full, self._open)]
+            return self._packs.names()
 
     def read_own(self, at: Location) -> bytes | None:
         """A record out of a pack that this writer has open, perhaps still buffered."""
         if not at.pack.startswith(self.id):
             return None
         with self._lock:
-            for pack in (self._open, *self._full):
-                if pack.name == at.pack:
-                    try:
-                        return pack.read(at.offset, at.length)
-                    except OSError as error:
-                        raise unavailable(error, pack.path, "reading a pack") from error
-        return None
+            return self._packs.read(at)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -144,11 +143,12 @@ class StoreWriter:
             header = frames.header(object_id, kind, codec, len(data), payload)
             records.append(Record(object_id, kind, len(data), header, payload))
         with self._lock:
-            fresh, condemned = self._fresh, self.references.condemned
-            self._append(
+            self._check()
+            find, condemned = self._packs.find, self.references.condemned
+            self._packs.append(
                 record
                 for record in records
-                if (at := fresh.get(record.id)) is None or condemned(at.pack)
+                if (at := find(record.id)) is None or condemned(at.pack)
             )
 
     def copy(self, object_id: ObjectId, at: Location) -> None:
@@ -162,65 +162,35 @@ class StoreWriter:
         record = self._store.read_record(at)
         head, payload = record[: frames.HEADER_BYTES], record[frames.HEADER_BYTES :]
         with self._lock:
-            self._append([Record(object_id, at.kind, at.raw, head, payload)])
+            self._check()
+            self._losses.listen()
+            self._packs.append([Record(object_id, at.kind, at.raw, head, payload)])
 
     def _unknown(self, object_ids: Collection[ObjectId]) -> list[ObjectId]:
         """Those of which no copy exists yet; of the others it is recorded that they are needed."""
         self._check()
-        references, fresh = self.references, self._fresh
-        if not references.loose and not self._local.__dict__.get("spans"):
+        if not self.references.loose and not self._local.__dict__.get("spans"):
             with self._lock:
-                self._answer(references.activate())
-        here = self._open.name
-        places: dict[ObjectId, list[Location]] = {}
-        for object_id in object_ids:
-            at = fresh.get(object_id)
-            if at is None or at.pack != here:
-                places[object_id] = [] if at is None else [at]
-        places.update(self._catalog.locate_all([i for i, known in places.items() if not known]))
-        # Under the lock, as a `sync` in another thread must not answer a list in between.
+                self._answer(self.references.activate())
+        find = self._packs.find
+        places = self._catalog.locate_all([i for i in object_ids if find(i) is None])
+        # Under the lock: a `sync` in another thread must not answer a list in between, and what a
+        # failing `put` of another thread takes with it is found until it has failed.
         with self._lock:
-            return [i for i, known in places.items() if not self._relied_on(i, known)]
+            self._losses.listen()
+            return [i for i in object_ids if not self._relied_on(i, places.get(i, ()))]
 
-    def _relied_on(self, object_id: ObjectId, places: list[Location]) -> bool:
+    def _relied_on(self, object_id: ObjectId, places: Iterable[Location]) -> bool:
+        own = self._packs.find(object_id)
+        if own is not None:
+            if own.pack == self._packs.open_name:
+                return True
+            places = (own, *places)
         for place in places:
             if self.references.usable(place.pack):
                 self.references.found(object_id, place.pack)
                 return True
         return False
-
-    def _append(self, records: Iterable[Record]) -> None:
-        """Append to the open pack. What fails is lost, with what was before it and unwritten."""
-        self._check()
-        self._local.__dict__.setdefault("told", self._losses)
-        for record in records:
-            pack = self._open
-            try:
-                at = self._fresh[record.id] = pack.append(record)
-                if pack.buffered >= BUFFER_BYTES:
-                    pack.write_out()
-                if pack.end >= self._pack_bytes or pack.records >= PACK_RECORDS:
-                    self._roll()
-            except OSError as error:
-                self._give_up(self._open, self._open.written_to)
-                self._lost.discard(record.id)
-                raise unavailable(error, pack.path, "storing an object") from error
-            self.bytes_stored += at.length
-            if self._lost:
-                self._lost.discard(record.id)
-
-    def _roll(self) -> None:
-        """Start another pack. The full one is sealed once it is durable; few may wait for that."""
-        self._open.write_out()
-        self.references.sealed(self._open.name)
-        self._full.append(self._open)
-        self._open = self._next_pack()
-        if len(self._full) > _UNSYNCED_PACKS:
-            self._relieve()
-
-    def _next_pack(self) -> OpenPack:
-        self._packs += 1
-        return OpenPack(self._home, f"{self.id}{self._packs:08x}")
 
     def flush(self) -> None:
         """Hand everything put so far to the operating system: it survives SIGKILL.
@@ -230,17 +200,8 @@ class StoreWriter:
         """
         with self._lock:
             self._check()
-            self._write_out()
-            self._raise_if_lost()
-
-    def _write_out(self) -> None:
-        for pack in (*self._full, self._open):
-            try:
-                pack.write_out()
-            except OSError as error:
-                self._give_up(pack, pack.written_to)
-                self._tell()
-                raise unavailable(error, pack.path, "storing objects") from error
+            self._packs.write_out()
+            self._losses.raise_untold()
 
     def sync(self) -> None:
         """Make everything put so far durable: one fdatasync for each pack written since.
@@ -249,22 +210,17 @@ class StoreWriter:
             StoreUnavailable: it is not, or something put before was lost. What was not durable is
                 given up: nothing the disk failed to confirm is relied on.
         """
-        with self._sync_lock:
+        with self._packs.syncing:
             with self._lock:
                 self._check()
                 answers = self._protect()
-                self._write_out()
-                dirty = [
-                    (pack, pack.written_to) for pack in (*self._full, self._open) if pack.dirty
-                ]
-            for pack, length in dirty:
-                self._sync_to(pack, length)
-            self._retire()
+                self._packs.write_out()
+            self._packs.sync()
             with self._lock:
-                if len(self._fresh) >= _FRESH_MAX:
-                    self._push(self._open)
+                if self._packs.fresh >= _FRESH_MAX:
+                    self._packs.catalogue()
                 self._answer(answers)
-                self._raise_if_lost()
+                self._losses.raise_untold()
 
     def catalogue(self) -> None:
         """Move durable rows to the catalog, for others to find, if many have come together.
@@ -273,101 +229,8 @@ class StoreWriter:
         """
         with self._lock:
             self._check()
-            if len(self._fresh) >= _PUSH_ROWS:
-                self._push(self._open)
-
-    def _sync_to(self, pack: OpenPack, length: int) -> None:
-        """Make a pack durable up to `length`, or give up what was not."""
-        try:
-            pack.sync()
-        except OSError as error:
-            with self._lock:
-                self._give_up(pack, pack.durable_to)
-                self._tell()
-            raise unavailable(error, pack.path, "making objects durable") from error
-        with self._lock:
-            pack.durable_to = max(pack.durable_to, length)
-
-    def _relieve(self) -> None:
-        """Sync the oldest full pack, unless a thread is at it."""
-        if self._sync_lock.acquire(blocking=False):
-            try:
-                oldest = self._waiting_longest()
-                if oldest is not None:
-                    self._sync_to(oldest, oldest.written_to)
-                self._retire()
-            finally:
-                self._sync_lock.release()
-
-    def _waiting_longest(self) -> OpenPack | None:
-        return next((pack for pack in self._full if pack.dirty), None)
-
-    def _retire(self) -> None:
-        """Seal, catalogue and close the packs that are full and durable. `_sync_lock` is held."""
-        with self._lock:
-            durable = [pack for pack in self._full if not pack.dirty]
-        for pack in durable:
-            # What is durable is so without a footer; who adopts the pack will write one.
-            with contextlib.suppress(OSError):
-                pack.seal()
-            with self._lock:
-                if pack.records:
-                    self._push(pack)
-                self._full.remove(pack)
-                pack.close()
-
-    def _push(self, pack: OpenPack) -> None:
-        """Move a pack's durable rows from memory to the catalog."""
-        items = pack.take_durable()
-        end = min(pack.durable_to, pack.end)
-        added = self._catalog.add(pack.name, pack.catalogued_to, end, items, sealed=pack.sealed)
-        if added is False:
-            known = [item for item in pack.items() if item.at.offset < end]
-            self._catalog.add(pack.name, 0, end, known, sealed=pack.sealed)
-        pack.catalogued_to = end
-        for item in items:
-            if self._fresh.get(item.id) is item.at:
-                del self._fresh[item.id]
-        _rows()
-
-    # -- losses ----------------------------------------------------------------------------------
-
-    @property
-    def losses(self) -> int:
-        """How often something that was put has been lost: who remembers ids asks for it again."""
-        return self._losses
-
-    def _give_up(self, pack: OpenPack, length: int) -> None:
-        """Abandon a pack at `length`; what was beyond is forgotten, so that it is stored again."""
-        lost = pack.cut(length)
-        for item in lost:
-            if self._fresh.get(item.id) is item.at:
-                del self._fresh[item.id]
-                self._lost.add(item.id)
-        if lost:
-            self._losses += 1
-        if pack is self._open:
-            self._open = self._next_pack()
-            if pack.written_to > HEADER_BYTES:
-                self._full.append(pack)
-            else:
-                pack.close()
-
-    def _tell(self) -> None:
-        """The error about to be raised tells this thread of every loss so far."""
-        self._local.told = self._announced = self._losses
-
-    def _raise_if_lost(self) -> None:
-        told = getattr(self._local, "told", self._announced)
-        if not self._lost:
-            self._tell()
-        elif min(told, self._announced) < self._losses:
-            self._tell()
-            raise StoreUnavailable(
-                f"{len(self._lost)} objects put before were lost by a failed write",
-                where=str(self._home),
-                hint="free some space; they are stored again when they are put again",
-            )
+            if self._packs.fresh >= _PUSH_ROWS:
+                self._packs.catalogue()
 
     # -- references and gc -----------------------------------------------------------------------
 
@@ -401,7 +264,7 @@ class StoreWriter:
         return numbers
 
     def _rescue(self, object_id: ObjectId) -> None:
-        at = self._fresh.get(object_id)
+        at = self._packs.find(object_id)
         if at is not None and not self.references.condemned(at.pack):
             return
         places = self._catalog.locate(object_id)
@@ -412,8 +275,7 @@ class StoreWriter:
                 self.copy(object_id, place)
                 return
         self.references.lost(object_id)
-        self._lost.add(object_id)
-        self._losses += 1
+        self._losses.add([object_id])
 
     def _answer(self, numbers: list[int]) -> None:
         for number in numbers:
@@ -438,16 +300,13 @@ class StoreWriter:
             return
         try:
             with self._lock:
-                if self._open.records:
-                    self._full.append(self._open)
-                    self._open = self._next_pack()
+                self._packs.roll()
             self.sync()
             _closing()
         finally:
-            with self._sync_lock, self._lock:
+            with self._packs.syncing, self._lock:
                 self._closed = True
-                for pack in (*self._full, self._open):
-                    pack.close()
+                self._packs.close()
                 self._store.forget_writer(self)
                 self._held.release(remove=True)
 
