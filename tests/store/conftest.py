@@ -2,6 +2,7 @@
 
 import os
 import random
+import subprocess
 
 import pytest
 
@@ -70,3 +71,32 @@ def count_syncs(monkeypatch):
 
         monkeypatch.setattr(os, name, counted)
     return counts
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place], check=True)
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+@pytest.fixture
+def fail(monkeypatch):
+    """Make a call of `os` fail, as often as told."""
+
+    def arrange(name, number, times=1):
+        real = getattr(os, name)
+        left = [times]
+
+        def failing(*args):
+            if left[0]:
+                left[0] -= 1
+                raise OSError(number, os.strerror(number))
+            return real(*args)
+
+        monkeypatch.setattr(os, name, failing)
+        return left
+
+    return arrange

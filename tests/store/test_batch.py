@@ -69,6 +69,28 @@ def test_a_full_disk_is_told_by_whoever_hands_over():
         batch.flush()
 
 
+class FullOnce(MemoryObjects):
+    """A writer that has no room, then some."""
+
+    full = True
+
+    def put_many(self, objects):
+        if self.full:
+            self.full = False
+            raise StoreUnavailable("full")
+        super().put_many(objects)
+
+
+def test_what_could_not_be_handed_over_is_not_forgotten():
+    behind = FullOnce()
+    batch = Batch(behind)
+    put = [batch.put(b"one"), batch.put(b"two")]
+    with pytest.raises(StoreUnavailable):
+        batch.get(put[0])  # told to a reader, who may go on
+    batch.flush()
+    assert [behind.get(found) for found in put] == [b"one", b"two"]
+
+
 def test_objects_of_a_batch_that_others_stored_meanwhile_are_not_stored_twice(store, noise):
     with store.writer() as writer:
         batch = Batch(writer)

@@ -1,24 +1,14 @@
 """Disks that are full, read-only, or fail: said plainly, and survived."""
 
 import errno
-import os
 import subprocess
 
 import pytest
 
-from crabrt.core.ids import object_id
+from crabrt.core.ids import ObjectKind, object_id
 from crabrt.errors import StoreUnavailable
 from crabrt.store import Store
 from crabrt.store.check import check
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    place = tmp_path / "small"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place], check=True)
-    yield place
-    subprocess.run(["umount", place], check=True)
 
 
 def put_and_sync(writer, data):
@@ -55,6 +45,32 @@ def test_a_full_disk_is_said_and_survived(small_disk, noise):
 
 
 @pytest.mark.root
+def test_a_batch_of_which_half_fits_is_put_again_without_a_loss(small_disk, noise):
+    objects = {
+        object_id(data): (data, ObjectKind.DATA) for data in (noise(i, 9_000) for i in range(300))
+    }
+    kept = noise("kept", 1000)
+    with Store.open(small_disk / "store", create=True) as store, store.writer() as writer:
+        writer.put(kept)
+        ballast = small_disk / "ballast"
+        ballast.write_bytes(bytes(512 << 10))
+        with pytest.raises(StoreUnavailable, match="No space"):
+            writer.put_many(objects)
+        half = [found for found in objects if store.contains(found)]
+        assert 0 < len(half) < len(objects)
+        assert all(store.get(found) == objects[found][0] for found in half)
+        subprocess.run(["mount", "-o", "remount,size=9m", small_disk], check=True)
+        writer.put_many(objects)
+        writer.put(kept)
+        writer.sync()
+        assert writer.bytes_stored < 3 * 300 * 9_100
+    with Store.open(small_disk / "store") as store:
+        assert [store.get(found) for found in objects] == [data for data, _ in objects.values()]
+        assert store.get(object_id(kept)) == kept
+        assert check(store, read_data=True).problems == ()
+
+
+@pytest.mark.root
 def test_a_disk_too_full_for_a_store_says_so(small_disk, noise):
     with pytest.raises(OSError, match="No space"):
         (small_disk / "ballast").write_bytes(bytes(4 << 20))
@@ -77,26 +93,6 @@ def test_a_read_only_store_is_read_and_refuses_to_be_written(small_disk, noise):
         (home / "nothing").exists()
     finally:
         subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
-
-
-@pytest.fixture
-def fail(monkeypatch):
-    """Make a call of `os` fail, as often as told."""
-
-    def arrange(name, number, times=1):
-        real = getattr(os, name)
-        left = [times]
-
-        def failing(*args):
-            if left[0]:
-                left[0] -= 1
-                raise OSError(number, os.strerror(number))
-            return real(*args)
-
-        monkeypatch.setattr(os, name, failing)
-        return left
-
-    return arrange
 
 
 def test_after_a_failed_fsync_nothing_undurable_is_relied_on(home, store, noise, fail, pack_files):
