@@ -1,23 +1,36 @@
-"""What ``crab bench`` runs: the cost of protection on this machine, beside plain calls and peers.
+"""What ``crab bench`` runs: what protection costs on this machine, and whether it is right.
 
-What it is: `latency` (how long) and `traffic` (how many bytes), each a function from options to a
-`Report` of plain values; `trees` that look like real source; `peers`, each a tool people would use
-instead; `harness`, which interleaves, repeats and compares. What it is not: a test. Nothing here
-asserts a time; a bar is a ratio with "met" beside it.
+What it is: a function from options to a `Report` of plain values for each benchmark (`latency`,
+`traffic`, `overhead`, `density`, `any_turn`, `sparsity`); `trees` that look like real source,
+`recorded` runs on their workspaces; `peers`, each a tool people would use instead; `harness`, which
+interleaves and repeats; `apart`, which does work in processes of their own.
+What it is not: a test. Nothing here asserts a time; a bar is a ratio with "met" beside it.
 
 May import: everything below ``cli``. docs/benchmarks.md has the last results.
 """
 
+from crabrt.bench.any_turn import AnyTurnOptions, measure_any_turn
+from crabrt.bench.density import DensityOptions, measure_density
 from crabrt.bench.latency import LatencyOptions, measure_latency
+from crabrt.bench.overhead import OverheadOptions, measure_overhead
 from crabrt.bench.report import Bar, Report, Series
+from crabrt.bench.sparsity import SparsityOptions, measure_sparsity
 from crabrt.bench.traffic import TrafficOptions, measure_traffic
 
 __all__ = [
+    "AnyTurnOptions",
     "Bar",
+    "DensityOptions",
     "LatencyOptions",
+    "OverheadOptions",
     "Report",
     "Series",
+    "SparsityOptions",
     "TrafficOptions",
+    "measure_any_turn",
+    "measure_density",
     "measure_latency",
+    "measure_overhead",
+    "measure_sparsity",
     "measure_traffic",
 ]

@@ -15,7 +15,9 @@ from typing import Any
 
 from crabrt.bench.apart import Link
 from crabrt.bench.causes import causes_of
-from crabrt.journal import RunIndex, TurnRow
+from crabrt.core.entries import Checkpoint, Noted
+from crabrt.core.ids import RunId
+from crabrt.journal import RunIndex, TurnRow, read_journal, run_dir
 from crabrt.runtime import Run, open_run
 from crabrt.store import Store
 from crabrt.testing.filesystems import file_system
@@ -44,6 +46,8 @@ class Tally:
         oracle: by its answer.
         caches_only: turns whose evidence says so.
         wrong: each wrong verdict with its circumstances.
+        observers: by who said where to look, as the checkpoints have it.
+        missed: what an audit of an observer found that it had not told.
         unsupported: operations that this file system could not do, and its answer.
         causes: see `causes`, for recorded runs.
     """
@@ -54,6 +58,8 @@ class Tally:
     oracle: Counter[str] = field(default_factory=Counter)
     caches_only: int = 0
     wrong: list[dict[str, Any]] = field(default_factory=list)
+    observers: Counter[str] = field(default_factory=Counter)
+    missed: list[str] = field(default_factory=list)
     unsupported: dict[str, str] = field(default_factory=dict)
     causes: dict[str, Any] = field(default_factory=dict)
 
@@ -70,6 +76,15 @@ class Tally:
         if judgement in WRONG:
             case = {"turn": number, "judgement": str(judgement), "did": did}
             self.wrong.append({**case, **asdict(said), "difference": difference})
+
+    def observed(self, home: Path, run: str) -> None:
+        """Count who observed the turns of a run."""
+        for record in read_journal(run_dir(home, RunId(run))):
+            match record.body:
+                case Checkpoint(inner=0, turn=turn, observer=observer) if turn:
+                    self.observers[observer] += 1
+                case Noted(topic="observer", text=text):
+                    self.missed.append(text)
 
     def data(self) -> dict[str, Any]:
         """JSON types."""
@@ -108,6 +123,7 @@ def generated(arguments: dict[str, Any], link: Link) -> dict[str, Any]:
             watched.live(run, arguments["turns"])
         watched.boundaries.confirm()
         tally.unsupported = hostile.unsupported
+    tally.observed(home, run.id)
     for row in _rows(home, run.id):
         if row.turn:
             answer = watched.boundaries.answers.get(row.turn, (OracleAnswer.UNSTEADY, ""))
@@ -165,6 +181,7 @@ def recorded(arguments: dict[str, Any], link: Link) -> dict[str, Any]:
         did = "; ".join(call.tool for call in turn.calls)
         answer = turn.oracle or OracleAnswer.UNSTEADY
         tally.turn(turn.turn, Said(turn.verdict, turn.evidence), answer, turn.difference, did)
+    tally.observed(home, report.run)
     with Store.open(home) as store:
         tally.causes = causes_of(store, _rows(home, report.run)).data()
     return tally.data()

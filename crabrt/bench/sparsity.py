@@ -28,6 +28,7 @@ FALSE_CHANGED = 0.001
 """How many of all turns may be said to have changed files and did not."""
 
 _CAUSES = 8
+_BY = "observed by "
 _OF_OTHERS = "Crab (in containers, as root) reports 75 % of turns as none, 2.3 % false changed"
 
 
@@ -200,6 +201,8 @@ class _Sparsity:
         sums["caches only"] += found["caches_only"]
         for name in ("verdicts", "judgements", "oracle"):
             sums.update(found[name])
+        sums.update({f"{_BY}{by}": turns for by, turns in found["observers"].items()})
+        sums["missed by the observer"] += len(found["missed"])
         if found["causes"]:
             self._causes.setdefault(group, Causes()).add(found["causes"])
         for case in found["wrong"]:
@@ -226,6 +229,10 @@ class _Sparsity:
         for what in (*map(str, Effect), "caches only", "unknown", *map(str, Judgement)):
             self._report.count(group, what, OURS, sums[what], "turns")
             self._report.count(group, what, "share", 100 * sums[what] / max(1, turns), "%")
+        for what in sorted(name for name in sums if name.startswith(_BY)):
+            self._report.count(group, what, OURS, sums[what], "turns")
+        missed = "missed by the observer"
+        self._report.count(group, missed, "its audit", sums[missed], "turns")
         goals = (
             (Judgement.FALSE_NONE, 0.0, "none of them, ever"),
             (Judgement.FALSE_CHANGED, FALSE_CHANGED * turns, "at most 0.1 % of the turns"),

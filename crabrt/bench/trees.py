@@ -16,6 +16,7 @@ from pathlib import Path
 
 _SOURCE_MAX = 1 << 20  # bytes; larger files are libraries, not source
 _EDITED_MAX = 64 << 10
+_DRAWS = 20
 _LEFT_OUT = frozenset({"__pycache__", ".git"})
 
 
@@ -42,14 +43,25 @@ class Tree:
 
     def edit(self, count: int, rng: random.Random) -> Edit:
         """A change of `count` files (fewer if there are not as many), not yet made."""
-        small = [name for name in self.files if 0 < self._size(name) <= _EDITED_MAX]
-        chosen = sorted(rng.sample(small, min(count, len(small))))
+        chosen = sorted(self._small(count, rng))
         before = {name: (self.path / name).read_bytes() for name in chosen}
         after = {name: _edited(data, rng) for name, data in before.items()}
         return Edit(self.path, before, after)
 
-    def _size(self, name: str) -> int:
-        return os.lstat(self.path / name).st_size
+    def _small(self, count: int, rng: random.Random) -> set[str]:
+        """So many small files: drawn, as looking at all of a large tree takes long."""
+        drawn: set[str] = set()
+        for _ in range(_DRAWS * count):
+            name = rng.choice(self.files)
+            if self._is_small(name):
+                drawn.add(name)
+            if len(drawn) == count:
+                return drawn
+        small = [name for name in self.files if self._is_small(name)]
+        return set(rng.sample(small, min(count, len(small))))
+
+    def _is_small(self, name: str) -> bool:
+        return 0 < os.lstat(self.path / name).st_size <= _EDITED_MAX
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,21 @@ def make_tree(path: Path, entries: int) -> Tree:
         files.append(name)
         size_bytes += len(data)
     return Tree(path, tuple(files), len(files) + len(directories) - 1, size_bytes)
+
+
+def tree_at(path: Path) -> Tree:
+    """The workspace that `make_tree` made there, as it is now."""
+    files: list[str] = []
+    entries = size_bytes = 0
+    for above, directories, names in os.walk(path):
+        inside = Path(above).relative_to(path)
+        entries += len(directories) + len(names)
+        for name in names:
+            full = Path(above, name)
+            if full.is_file() and not full.is_symlink():
+                files.append(str(inside / name))
+                size_bytes += full.stat().st_size
+    return Tree(path, tuple(sorted(files)), entries, size_bytes)
 
 
 def _contents() -> Iterator[tuple[str, bytes]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,62 +11,98 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from crabrt.bench import (
-    LatencyOptions,
-    Report,
-    TrafficOptions,
-    measure_latency,
-    measure_traffic,
-)
 from crabrt.bench.peers import PEERS
-from crabrt.bench.report import FLOOR, OURS, Row
-from crabrt.cli import amounts
 from crabrt.cli.app import App
+from crabrt.cli.bench_options import MEASURES
+from crabrt.cli.bench_tables import print_report
+from crabrt.cli.exits import Exit
 from crabrt.cli.params import SIZE
-from crabrt.cli.safe_text import safe_text
 from crabrt.cli.screen import Screen
-from crabrt.cli.table import Cell, Column, render_table
 from crabrt.cli.verb import Outcome, verb
+from crabrt.testing.filesystems import KINDS
 
-_ROWS = (
-    Column("what"),
-    Column("who"),
-    Column("median", right=True),
-    Column("min", right=True),
-    Column("max", right=True),
-)
-_BARS = (
-    Column("scenario"),
-    Column("what"),
-    Column("bar", flexible=True),
-    Column("of it", right=True),
-    Column("best", right=True),
-    Column("worst", right=True),
-    Column(""),
-)
+_WITHOUT_NAME = ("latency", "traffic")
+_COUNT = click.IntRange(min=1)
+_DIRECTORY = click.Path(file_okay=False, exists=True, path_type=Path)
 
 
 @verb(
     "bench",
     examples=(
         "crab bench latency                     # trees of 1,000 and 60,000 entries, all peers",
-        "crab bench latency --entries 1000 --peers git --big-file 0",
+        "crab bench latency --entries 1000 --peers git --big-file 0 --observer fanotify",
         "crab bench traffic --json > traffic.json",
+        "crab bench overhead                    # recorded runs, waits as recorded",
+        "crab bench overhead --speed 10         # ... a tenth of them, 5 rounds",
+        "crab bench density --agents 1 --agents 96",
+        "crab bench any-turn --turns 1000 --turns 10000",
+        "crab bench sparsity --continue sparsity.state   # 19,500 hostile turns for each observer",
     ),
 )
-@click.argument("name", type=click.Choice(["latency", "traffic"]), required=False)
-@click.option("--entries", type=click.IntRange(min=100), multiple=True, help="Sizes of the trees.")
+@click.argument("name", type=click.Choice(list(MEASURES)), required=False)
+@click.option(
+    "--entries",
+    type=click.IntRange(min=0),
+    multiple=True,
+    help="latency, traffic: sizes of the trees; 0: no tree.",
+)
 @click.option(
     "--changed",
-    type=click.IntRange(min=1),
+    type=_COUNT,
     multiple=True,
     help="latency: how many files change at once (default: 1, 20 and 1000).",
 )
-@click.option("--repetitions", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--repetitions", type=_COUNT, help="Rounds (default: 5; long ones at 1x: 1).")
 @click.option("--big-file", type=SIZE, default="1G", show_default=True, help="latency: 0: none.")
-@click.option("--turns", type=click.IntRange(min=1), default=42, show_default=True, help="traffic.")
-@click.option("--seed", type=int, default=1, show_default=True, help="traffic: of its turns.")
+@click.option("--elsewhere/--no-elsewhere", default=True, help="latency: restores elsewhere too.")
+@click.option(
+    "--turns",
+    type=click.IntRange(min=0),
+    multiple=True,
+    help="traffic, density: how many; any-turn: lengths of runs; sparsity: hostile ones in all.",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of what is generated.")
+@click.option("--restores", type=_COUNT, default=1000, show_default=True, help="any-turn: at most.")
+@click.option("--speed", type=float, default=1.0, show_default=True, help="Divides model waits.")
+@click.option(
+    "--agents", type=_COUNT, multiple=True, help="density: how many (default: 1, 8, 32, 96)."
+)
+@click.option(
+    "--large-tree",
+    type=click.IntRange(min=0),
+    default=60_000,
+    show_default=True,
+    help="density: entries of one agent's tree among several; 0: none.",
+)
+@click.option(
+    "--observer",
+    type=click.Choice(["auto", "scan", "fanotify"]),
+    multiple=True,
+    help="Who says what changed (default: auto; latency: scan; sparsity: scan and fanotify).",
+)
+@click.option(
+    "--file-system",
+    type=click.Choice(KINDS),
+    multiple=True,
+    help="sparsity: of hostile turns (default: all).",
+)
+@click.option(
+    "--traces",
+    type=_DIRECTORY,
+    multiple=True,
+    help="Directories of recorded runs (default: this project's own, in a checkout).",
+)
+@click.option("--run", "only", multiple=True, help="Only recorded runs with this in their name.")
+@click.option("--run-turns", type=_COUNT, help="Only so many turns of each recorded run.")
+@click.option("--workers", type=_COUNT, help="sparsity: runs at once (default: one a core).")
+@click.option(
+    "--continue",
+    "keep",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep what is done in this file, and go on from what it has (the long ones).",
+)
 @click.option(
     "--peers",
     default=",".join(PEERS),
@@ -75,47 +111,59 @@ _BARS = (
 )
 @click.option(
     "--scratch",
-    type=click.Path(file_okay=False, exists=True),
+    type=_DIRECTORY,
     help="Work in a new directory below this one: its file system is measured.",
 )
 def command(
-    app: App, *, name: str | None, peers: str, scratch: str | None, **given: Any
+    app: App, *, name: str | None, peers: str, scratch: Path | None, **given: Any
 ) -> Outcome:
-    """Measure what protection costs here: latency, traffic, or (without NAME) both.
+    """Measure what protection costs here; without NAME: latency and traffic.
+
+    `latency`: checkpoints, restores, diffs and forks, beside floors and peers. `traffic`: bytes
+    stored a turn. `overhead`: recorded runs with their waits, plain, under crabrt, and with full
+    copies. `density`: many agents in one store. `any-turn`: every turn of long runs restored, and
+    `crab log`. `sparsity`: how many turns change nothing, and whether every verdict is right.
 
     Every figure is the median of interleaved repetitions, with the spread beside it. The floor is
-    the same work done by plain calls. A bar is met where the median of its ratios is at most 1.
-    Needs gigabytes of scratch space and, with 60,000 entries and all peers, some minutes.
+    the same work done by plain calls. A bar is met where the median of its ratios is at most 1; a
+    bar that is missed fails nothing. What may never be (a false "none", a turn that comes back
+    otherwise) makes exit code 1. Needs gigabytes of scratch space and, with the defaults, from
+    some minutes to hours.
     """
-    wanted = _peer_names(peers)
+    given["peers"] = _peer_names(peers)
+    repeat = _command_line(name)
     with _scratch(scratch) as directory:
-        say = _narrator(app)
         reports = []
-        if name in (None, "latency"):
-            latency = LatencyOptions(
-                scratch=directory,
-                entries=given["entries"] or LatencyOptions.entries,
-                changed=given["changed"] or LatencyOptions.changed,
-                repetitions=given["repetitions"],
-                peers=wanted,
-                big_file_bytes=given["big_file"],
-            )
-            reports.append(measure_latency(latency, os.environ, say))
-        if name in (None, "traffic"):
-            traffic = TrafficOptions(
-                scratch=directory,
-                entries=(given["entries"] or (TrafficOptions.entries,))[0],
-                turns=given["turns"],
-                seed=given["seed"],
-                peers=wanted,
-            )
-            reports.append(measure_traffic(traffic, os.environ, say))
+        for one in _WITHOUT_NAME if name is None else (name,):
+            report = MEASURES[one](directory, given, _narrator(app))
+            report.command = repeat
+            reports.append(report)
 
     def text(out: Screen) -> None:
         for report in reports:
-            _print(out, report)
+            print_report(out, report)
 
-    return Outcome({"reports": [report.data() for report in reports]}, text)
+    wrong = any(report.wrong for report in reports)
+    data = {"reports": [report.data() for report in reports]}
+    return Outcome(data, text, Exit.FAILED if wrong else Exit.DONE)
+
+
+def _command_line(name: str | None) -> str:
+    """What repeats this: the options that were named."""
+    context = click.get_current_context()
+    words = ["crab", "bench", *([name] if name else [])]
+    for parameter in context.command.params:
+        if not isinstance(parameter, click.Option) or parameter.name is None:
+            continue
+        if context.get_parameter_source(parameter.name) is not ParameterSource.COMMANDLINE:
+            continue
+        value = context.params[parameter.name]
+        if parameter.is_flag:
+            words.append(parameter.opts[0] if value else (parameter.secondary_opts or [""])[0])
+            continue
+        for one in value if parameter.multiple else (value,):
+            words += [parameter.opts[0], str(one)]
+    return shlex.join(word for word in words if word)
 
 
 def _peer_names(text: str) -> tuple[str, ...]:
@@ -127,10 +175,10 @@ def _peer_names(text: str) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _scratch(below: str | None) -> Iterator[Path]:
+def _scratch(below: Path | None) -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="crab-bench-", dir=below))
     try:
-        yield directory
+        yield directory.resolve()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -144,51 +192,3 @@ def _narrator(app: App) -> Callable[[str], None]:
             app.err.flush()
 
     return say
-
-
-def _print(out: Screen, report: Report) -> None:
-    facts = ", ".join(f"{key} {value}" for key, value in report.machine.items())
-    out.line(out.style(report.name, "bold") + f": {safe_text(facts)}")
-    scenario = ""
-    rows: list[Row] = []
-    for row in [*report.rows, None]:
-        if row is None or row.scenario != scenario:
-            if rows:
-                out.line()
-                out.line(out.style(scenario, "bold"))
-                out.lines(render_table(out, _ROWS, (_cells(one) for one in rows)))
-            rows = []
-        if row is not None:
-            scenario = row.scenario
-            rows.append(row)
-    out.line()
-    out.lines(render_table(out, _BARS, _bar_cells(report)))
-    for name, why in report.absent.items():
-        out.line(f"absent: {name} ({why})")
-    out.line()
-
-
-def _cells(row: Row) -> list[Cell]:
-    style = {OURS: ("bold",), FLOOR: ("dim",)}.get(row.who, ())
-    figures = (row.series.median, row.series.low, row.series.high)
-    shown = [_figure(figure, row.unit) for figure in figures]
-    return [Cell(text, style) for text in (row.what, row.who, *shown)]
-
-
-def _figure(value: float, unit: str) -> str:
-    if unit != "ms":
-        return f"{value:,.0f}" if value < 1 << 20 else amounts.size(int(value))
-    return f"{value:,.2f} ms" if value < 100 else f"{value:,.0f} ms"
-
-
-def _bar_cells(report: Report) -> Iterator[list[Cell]]:
-    for bar in report.bars:
-        verdict = Cell("met", ("green",)) if bar.met else Cell("missed", ("yellow",))
-        ratios = (bar.ratio.median, bar.ratio.low, bar.ratio.high)
-        yield [
-            Cell(bar.scenario),
-            Cell(bar.what),
-            Cell(bar.goal),
-            *(Cell(f"{ratio:.2f}") for ratio in ratios),
-            verdict,
-        ]
