@@ -56,7 +56,8 @@ def firsts_of(parts: Sequence[Part]) -> list[bytes]:
 
 def part_of(firsts: Sequence[bytes], name: bytes) -> int:
     """The index of the part in which `name` is, or would be."""
-    return max(0, bisect_right(firsts, name) - 1)
+    at = bisect_right(firsts, name)
+    return at - 1 if at else 0
 
 
 def _name_of(item: Item) -> bytes:

@@ -19,6 +19,7 @@ from crabrt.core.content import Content
 from crabrt.core.verdicts import (
     Consistency,
     ExternalKind,
+    Guess,
     InDoubtPolicy,
     Prior,
     Protection,
@@ -196,7 +197,11 @@ class External(msgspec.Struct, frozen=True):
 
 
 class Intent(Body, frozen=True):
-    """A tool is about to act."""
+    """A tool is about to act.
+
+    `prior`: what it is declared to do. `guess`: where nothing is declared, what the call was taken
+    for; None in journals of versions that did not guess.
+    """
 
     kind = "intent"
     call: CallId
@@ -204,6 +209,7 @@ class Intent(Body, frozen=True):
     arguments: Payload
     prior: Prior = Prior.AUTO
     external: External | None = None
+    guess: Guess | None = None
 
 
 class Result(Body, frozen=True):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from itertools import chain, repeat
 
 import msgspec
@@ -131,29 +130,16 @@ class Edit:
         self, changes: Mapping[bytes, Entry | None], put: Put
     ) -> tuple[tuple[Part, ...], ...]:
         """The levels where names, and so cuts, are what they were: by far the most frequent."""
-        levels: list[tuple[Part, ...]] = []
-        touched: AbstractSet[bytes] = changes.keys()
-        for level, old in enumerate(self._listing.levels):
-            below = levels[-1] if level else ()
-            firsts = firsts_of(old) if level else self._firsts
-            firsts_below = firsts_of(below)
-            now = list(old)
-            for at in {part_of(firsts, name) for name in touched}:
-                if level == 0:
-                    node = Node(0, tuple(self._leaf_with(at, changes)))
-                else:
-                    begin = bisect_left(firsts_below, firsts[at])
-                    end = bisect_left(firsts_below, firsts[at + 1]) if at + 1 < len(old) else None
-                    node = Node(level, (), tuple(map(reference, below[begin:end])))
-                data = encode(node)
-                now[at] = Part(firsts[at], put(data, ObjectKind.TREE), data)
-            touched = {part.first for part, was in zip(now, old, strict=True) if part is not was}
-            levels.append(tuple(now))
-        return tuple(levels)
-
-    def _leaf_with(self, at: int, changes: Mapping[bytes, Entry | None]) -> Iterator[Entry]:
-        for name, entry in self._leaf(at).items():
-            yield changes.get(name) or entry
+        levels = self._listing.levels
+        leaves = list(levels[0])
+        touched = {part_of(self._firsts, name) for name in changes} if len(leaves) > 1 else {0}
+        for at in touched:
+            entries = [changes.get(name) or entry for name, entry in self._leaf(at).items()]
+            leaves[at] = _put_part(leaves[at].first, Node(0, tuple(entries)), put)
+        now = [tuple(leaves)]
+        for level in range(1, len(levels)):
+            now.append(_above(level, levels[level], levels[level - 1], now[-1], put))
+        return tuple(now)
 
     def _with_names(self, changes: Changes, count: int, put: Put) -> tuple[tuple[Part, ...], ...]:
         """The levels where names came or went."""
@@ -187,6 +173,32 @@ def put_directory(entries: Sequence[Entry], put: Put) -> ObjectId:
     for entry in entries:
         edit.keep(entry)
     return edit.store(put).id
+
+
+def _above(
+    level: int,
+    old: tuple[Part, ...],
+    below_was: tuple[Part, ...],
+    below: tuple[Part, ...],
+    put: Put,
+) -> tuple[Part, ...]:
+    """A level whose nodes refer to the same names as before, some of them to other nodes."""
+    references = [reference(part) for part in below]
+    if len(old) == 1:
+        return (_put_part(old[0].first, Node(level, (), tuple(references)), put),)
+    now = list(old)
+    firsts, firsts_below = firsts_of(old), firsts_of(below)
+    moved = (part.first for part, was in zip(below, below_was, strict=True) if part is not was)
+    for at in {part_of(firsts, first) for first in moved}:
+        begin = bisect_left(firsts_below, firsts[at])
+        end = bisect_left(firsts_below, firsts[at + 1]) if at + 1 < len(old) else None
+        now[at] = _put_part(firsts[at], Node(level, (), tuple(references[begin:end])), put)
+    return tuple(now)
+
+
+def _put_part(first: bytes, node: Node, put: Put) -> Part:
+    data = encode(node)
+    return Part(first, put(data, ObjectKind.TREE), data)
 
 
 def _references(_: int, part: Part) -> Iterable[NodeRef]:

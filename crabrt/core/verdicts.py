@@ -26,6 +26,30 @@ class Prior(StrEnum):
     EXTERNAL = "external"
 
 
+class Likely(StrEnum):
+    """What a call will probably do. ``unknown``: nothing is said; it may do anything."""
+
+    NONE = "none"
+    FILES = "files"
+    PROCESSES = "processes"
+    EXTERNAL = "external"
+    UNKNOWN = "unknown"
+
+
+class Guess(msgspec.Struct, frozen=True, array_like=True):
+    """What a call was taken for before it ran.
+
+    It never spares anybody a look, and never narrows a verdict.
+
+    Attributes:
+        effect: the strongest of what it will probably do.
+        reason: why, for people ("reads only: ls, grep"; "git push: leaves the machine").
+    """
+
+    effect: Likely = Likely.UNKNOWN
+    reason: str = ""
+
+
 class ExternalKind(StrEnum):
     """How an external effect behaves when it is repeated or must be taken back."""
 

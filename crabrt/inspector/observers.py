@@ -51,7 +51,10 @@ class Look(msgspec.Struct, frozen=True):
 class Observer(Protocol):
     """Owned by the thread that owns the `Tracker`; `close` may come from another."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """``scan`` or ``fanotify``."""
+        ...
 
     def look(self, tracker: Tracker) -> Look:
         """What may have changed since the last look that was `settled`.
