@@ -3,6 +3,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from crabrt.bench import Report
+from crabrt.cli import main
+from crabrt.cli.bench_options import MEASURES
+
 
 def crab(*arguments, tmp_path):
     environ = {**os.environ, "CRAB_HOME": str(tmp_path / "store"), "NO_COLOR": "1"}
@@ -38,3 +44,40 @@ def test_an_unknown_peer_is_a_usage_error(tmp_path):
     done = crab("bench", "latency", "--peers", "tape", tmp_path=tmp_path)
     assert done.returncode == 2
     assert "tape" in done.stderr
+
+
+def test_a_table_says_what_repeats_it(tmp_path):
+    options = ("sparsity", "--turns", "5", "--file-system", "here", "--observer", "scan",
+               "--traces", str(tmp_path / "traces"), "--scratch", str(tmp_path))  # fmt: skip
+    (tmp_path / "traces").mkdir()
+    (tmp_path / "traces" / "trajectories.jsonl").write_text('{"traj": "a", "file": "a.jsonl"}\n')
+    done = crab("bench", *options, tmp_path=tmp_path)
+    assert done.returncode == 0, done.stderr
+    line = done.stdout.splitlines()[1]
+    assert line.startswith("crab bench sparsity --turns 5")
+    assert "--observer scan --file-system here" in line
+    assert "absent: 1 recorded runs (its workspace is not known)" in done.stdout
+    assert "false_none" in done.stdout
+    again = crab(*line.split()[1:], tmp_path=tmp_path)
+    assert again.returncode == 0, again.stderr
+
+
+def test_several_values_where_one_is_meant_are_a_usage_error(tmp_path):
+    done = crab("bench", "traffic", "--turns", "1", "--turns", "2", tmp_path=tmp_path)
+    assert done.returncode == 2
+    assert "one --turns" in done.stderr
+    done = crab("bench", "overhead", "--speed", "0", tmp_path=tmp_path)
+    assert done.returncode == 2
+    assert "above 0" in done.stderr
+
+
+def test_what_may_never_be_makes_it_fail(monkeypatch, capsys):
+    def measure(scratch, given, say):
+        return Report("sparsity", {}, {}, wrong=["seed 3, turn 7: false_none"])
+
+    monkeypatch.setitem(MEASURES, "sparsity", measure)
+    monkeypatch.setattr(sys, "argv", ["crab", "bench", "sparsity"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert "wrong: seed 3, turn 7: false_none" in capsys.readouterr().out
