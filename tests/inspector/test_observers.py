@@ -59,6 +59,16 @@ class Place:
         observer.settled()
         return look
 
+    def settle(self):
+        """Capture until stamps prove that nothing changed: a coarse one takes two seconds to."""
+        scan = self.tracker.scan()
+        while not scan.clean or self.tracker.root is None:
+            self.tracker.capture(scan, self.objects)
+            now = tick_ns()
+            while tick_ns() <= now:
+                os.sched_yield()
+            scan = self.tracker.scan()
+
     def captured(self):
         return {path for path, _ in read_tree(self.objects, self.tracker.root)}
 
@@ -68,9 +78,7 @@ def place(tmp_path):
     place = Place(tmp_path)
     for name in ("a", "b", "c"):
         (place.root / name).write_text(name)
-    written = tick_ns()
-    while tick_ns() <= written:  # so that stamps prove something from the first look on
-        os.sched_yield()
+    place.settle()
     return place
 
 
