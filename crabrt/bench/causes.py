@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from crabrt.core.trees import Entry
+from crabrt.core.trees import Entry, Kind
 from crabrt.journal import TurnRow
 from crabrt.store import Store
 from crabrt.workspace import diff_roots
 
+_DIRECTORIES = "directories alone"
 _CACHES = (
     "__pycache__",
     ".pytest_cache",
@@ -63,7 +64,10 @@ def causes_of(store: Store, rows: Sequence[TurnRow]) -> Causes:
             assert before is not None
             kinds = Counter[str]()
             for change in diff_roots(store, before, row.root):
-                kinds[path_kind(change.path)] += _bytes(change.after)
+                if Kind.DIR not in (entry.kind for entry in (change.before, change.after) if entry):
+                    kinds[path_kind(change.path)] += _bytes(change.after)
+            if not kinds:
+                kinds[_DIRECTORIES] += 0
             _note(found, kinds)
     return found
 
@@ -83,7 +87,7 @@ def path_kind(path: bytes) -> str:
             return ".git/index" if pure.name == "index" else ".git, the rest"
         if part in _CACHES:
             return part
-    return f"*{pure.suffix}" if pure.suffix else "no suffix, or a directory"
+    return f"*{pure.suffix}" if pure.suffix else "no suffix"
 
 
 def _bytes(entry: Entry | None) -> int:

@@ -66,14 +66,17 @@ class Kept:
         return len(whole)
 
     def once(self, key: str, work: Callable[[], Unit]) -> Unit:
-        """What the unit `key` found: `work` is called if it is not done yet."""
+        """What the unit `key` found: `work` is called if it is not done yet.
+
+        What could not be run (it has ``failed``) is tried again next time.
+        """
         with self._lock:
             if key in self._units:
                 return self._units[key]
         found = work()
         with self._lock:
             self._units[key] = found
-            if self._file is not None:
+            if self._file is not None and "failed" not in found:
                 self._write({"key": key, "found": found})
         return found
 

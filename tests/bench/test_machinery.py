@@ -78,6 +78,14 @@ def test_units_that_are_done_are_kept(tmp_path):
     ]  # fmt: skip
 
 
+def test_units_that_could_not_be_run_are_tried_again(tmp_path):
+    path = tmp_path / "state"
+    with Kept(path, "sparsity", {}) as kept:
+        assert kept.once("a", lambda: {"failed": "no loop devices"})["failed"]
+    with Kept(path, "sparsity", {}) as kept:
+        assert kept.once("a", lambda: {"turns": 3}) == {"turns": 3}
+
+
 def test_units_of_other_options_are_refused(tmp_path):
     path = tmp_path / "state"
     with Kept(path, "sparsity", {"seed": 1}):

@@ -125,25 +125,32 @@ def test_kinds_of_paths():
         b"src/__pycache__/a.pyc": "__pycache__",
         b".venv/lib/site-packages/x.py": "site-packages",
         b"src/a.py": "*.py",
-        b"Makefile": "no suffix, or a directory",
+        b"Makefile": "no suffix",
         b"\xff\xfe.txt": "*.txt",
     }
     assert {path: path_kind(path) for path in kinds} == kinds
 
 
+def write(tree, files):
+    if files is None:
+        (tree / "empty").mkdir()
+        return
+    for name, size in files.items():
+        (tree / name).write_text("x" * size)
+
+
 def test_causes_are_counted_by_turn_and_by_byte(tmp_path):
     tree, home = tmp_path / "tree", tmp_path / "store"
     tree.mkdir()
-    writes = ({"a.py": 10, "b.py": 20}, {}, {"a.py": 1, "c.md": 500})
+    writes = ({"a.py": 10, "b.py": 20}, {}, {"a.py": 1, "c.md": 500}, None)
     with open_run(workspace=tree, home=home) as run:
         for number, files in enumerate(writes):
             run.model_call([number], lambda: "go on")
-            run.tool_call("write", {"number": number}, lambda files=files: [
-                (tree / name).write_text("x" * size) for name, size in files.items()])  # fmt: skip
+            run.tool_call("write", {"number": number}, lambda files=files: write(tree, files))
     with RunIndex.open(home) as index, Store.open(home) as store:
         index.refresh()
         found = causes_of(store, index.turns(run.id))
-    assert found.turns == {"*.py": 2, "*.md": 1}
-    assert found.alone == {"*.py": 1}
-    assert found.size_bytes == {"*.py": 31, "*.md": 500}
+    assert found.turns == {"*.py": 2, "*.md": 1, "directories alone": 1}
+    assert found.alone == {"*.py": 1, "directories alone": 1}
+    assert found.size_bytes == {"*.py": 31, "*.md": 500, "directories alone": 0}
     assert list(largest(found.size_bytes, 1)) == [("*.md", 500)]
