@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from crabrt.errors import CrabError
 
 _ENDING_S = 20.0
 _TAIL = 2_000
+_LOOK_S = 1.0
 
 # A small interpreter in between: what a process inherits as its largest memory is its parent's.
 _WATCH = """
@@ -112,6 +114,7 @@ class Worker:
             stderr=self._errors,
             text=True,
         )
+        _LIVE.add(self)
         self.tell(json.dumps({"function": function, "arguments": arguments}))
 
     def tell(self, line: str) -> None:
@@ -156,13 +159,18 @@ class Worker:
         """End it, if it has not ended; it may clean up."""
         self._close_pipes()
         if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
+            self.interrupt()
             try:
                 self._process.wait(_ENDING_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
         self._errors.close()
+        _LIVE.discard(self)
+
+    def interrupt(self) -> None:
+        """Tell it to end, without waiting."""
+        self._process.send_signal(signal.SIGINT)
 
     def _close_pipes(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):
@@ -175,6 +183,15 @@ class Worker:
         self.stop()
         last = tail.splitlines()[-1] if tail and "Error" not in why else ""
         raise WorkFailed(": ".join(filter(None, (self._function, why, last))), where=tail or None)
+
+
+_LIVE: set[Worker] = set()
+
+
+def interrupt_all() -> None:
+    """Tell all workers to end, whichever thread waits for them."""
+    for worker in tuple(_LIVE):
+        worker.interrupt()
 
 
 def apart(function: str, arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Finished:
@@ -235,7 +252,23 @@ def cpu_s() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
+def _end_once(number: int, frame: object) -> NoReturn:
+    """The first interrupt ends the work; a second one must not end its cleaning up."""
+    del number, frame
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _end_with(parent: int) -> None:
+    """Nobody would hear the result: a worker ends soon after whoever started it."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_S)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def _main() -> None:
+    signal.signal(signal.SIGINT, _end_once)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     link = Link(os.dup(1))
     os.dup2(2, 1)  # whatever prints must not break the conversation
     given = json.loads(sys.stdin.readline())

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TypeVar
 
+from crabrt.bench.apart import interrupt_all
 from crabrt.bench.report import Samples, Times
 from crabrt.errors import CrabError
 from crabrt.runtime import open_run
@@ -97,8 +98,10 @@ def side_by_side(units: Sequence[T], work: Callable[[T], R], workers: int) -> It
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
-        finally:
+        except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            interrupt_all()
+            raise
 
 
 def observer_absence(observer: str) -> str | None:

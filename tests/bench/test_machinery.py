@@ -1,7 +1,12 @@
 """What the benchmarks stand on: workers, units that are kept, workspaces, counts."""
 
 import json
+import os
+import select
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +44,39 @@ def test_a_worker_that_is_stopped_is_gone(tmp_path, environ):
     assert worker.hear()["entries"] > 30
     worker.stop()
     assert worker._process.returncode is not None
+
+
+def test_a_worker_does_not_outlive_whoever_started_it(tmp_path, environ):
+    given = {"tree": str(tmp_path / "tree"), "entries": 60, "steps": [[600_000, 0]], "seed": 1,
+             "home": None, "speed": 1.0, "observer": "scan"}  # fmt: skip
+    code = (
+        "import json, os, sys; from crabrt.bench.apart import Worker\n"
+        "worker = Worker('crabrt.bench.crowd:live', json.loads(sys.argv[1]), os.environ)\n"
+        "worker.hear(); worker.tell('go'); print(worker._process.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(given)], env=environ,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == -signal.SIGKILL
+    pid = int(done.stdout)
+    watch = os.pidfd_open(pid) if os.path.exists(f"/proc/{pid}") else None
+    if watch is not None:
+        assert select.select([watch], [], [], 60)[0], "it thinks for ten minutes otherwise"
+        os.close(watch)
+
+
+@pytest.mark.root
+def test_a_benchmark_that_is_terminated_leaves_nothing(tmp_path, environ):
+    command = [sys.executable, "-m", "crabrt", "bench", "sparsity", "--turns", "5000",
+               "--observer", "scan", "--file-system", "tmpfs", "--scratch", str(tmp_path),
+               "--run", "service", "--run-turns", "1"]  # fmt: skip
+    bench = subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob("crab-bench-*/tmp/crabrt-tmpfs-*/mounted/tree/*")):
+        assert bench.poll() is None
+    bench.send_signal(signal.SIGTERM)
+    assert bench.wait(60) == 130
+    assert list(tmp_path.iterdir()) == []
+    assert str(tmp_path) not in Path("/proc/mounts").read_text()
 
 
 def test_the_memory_of_a_command_is_its_own(environ):

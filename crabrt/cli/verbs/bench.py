@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -132,7 +133,7 @@ def command(
     """
     given["peers"] = _peer_names(peers)
     repeat = _command_line(name)
-    with _scratch(scratch) as directory:
+    with _ending_well(), _scratch(scratch) as directory:
         reports = []
         for one in _WITHOUT_NAME if name is None else (name,):
             report = MEASURES[one](directory, given, _narrator(app))
@@ -172,6 +173,16 @@ def _peer_names(text: str) -> tuple[str, ...]:
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(PEERS)}")
     return names
+
+
+@contextlib.contextmanager
+def _ending_well() -> Iterator[None]:
+    """SIGTERM is as good as ^C: workers end, mounts and scratch files go."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
