@@ -9,7 +9,7 @@ from crabrt.cli import amounts
 from crabrt.cli.safe_text import safe_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.table import Cell, Column, render_table
-from crabrt.core.verdicts import Prior
+from crabrt.core.verdicts import Likely, Prior
 from crabrt.operations.statistics import Statistics, ToolRecord
 
 _COLUMNS = (
@@ -36,6 +36,7 @@ def stats_json(stats: Statistics) -> dict[str, Any]:
             {
                 "name": tool.name,
                 "prior": str(tool.prior),
+                "guess": None if tool.guess is None else str(tool.guess),
                 "calls": tool.calls,
                 "observed": dict(tool.observed),
                 "unclear": tool.unclear,
@@ -78,16 +79,19 @@ def stats_lines(out: Screen, stats: Statistics) -> Iterator[str]:
 def _tool_row(tool: ToolRecord) -> list[Cell | str]:
     seen = ", ".join(f"{safe_text(name)} {n:,}" for name, n in tool.observed.most_common())
     judged = tool.right + tool.wrong
-    if tool.prior is Prior.AUTO:
+    guessed = tool.prior is Prior.AUTO and tool.guess is not None
+    if tool.prior is Prior.AUTO and not guessed:
         right = "not declared"
-    elif tool.prior is Prior.EXTERNAL:
+    elif guessed and tool.guess is Likely.UNKNOWN:
+        right = "no guess"
+    elif Prior.EXTERNAL in {tool.prior, tool.guess}:
         right = "not watched"
     else:
         right = f"{_percent(tool.share_right)} of {judged:,}" if judged else "-"
     wrong = tool.wrong > 0
     return [
         safe_text(tool.name),
-        str(tool.prior),
+        f"{tool.prior}: {tool.guess}" if guessed else str(tool.prior),
         f"{tool.calls:,}",
         seen,
         f"{tool.unclear:,}" if tool.unclear else "",

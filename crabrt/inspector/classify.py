@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from crabrt.core.trees import Kind
-from crabrt.core.verdicts import Consistency, Effect, Prior, Verdict
+from crabrt.core.verdicts import Consistency, Effect, Guess, Likely, Prior, Verdict
 from crabrt.workspace import Change
 
 SAMPLE_PATHS = 20
@@ -22,10 +22,17 @@ _NAMED = 3
 
 
 class CallFact(msgspec.Struct, frozen=True):
-    """What the classifier needs to know of a tool call of the turn."""
+    """What the classifier needs to know of a tool call of the turn.
+
+    Attributes:
+        name: the tool's.
+        prior: what it is declared to do.
+        guess: what it was taken for, where nothing is declared.
+    """
 
     name: str
     prior: Prior = Prior.AUTO
+    guess: Guess | None = None
 
 
 class Observation(msgspec.Struct, frozen=True):
@@ -49,10 +56,10 @@ def classify(calls: Sequence[CallFact], seen: Observation) -> Verdict:
     if seen.changes:
         effects.append(Effect.FILES)
         evidence.append(f"files: {describe(seen.changes)}")
-    external = sorted({call.name for call in calls if call.prior is Prior.EXTERNAL})
-    if external:
+    outside = _outside(calls)
+    if outside:
         effects.append(Effect.EXTERNAL)
-        evidence.append(f"external: {', '.join(external)} (declared)")
+        evidence += outside
     if seen.consistency is Consistency.TORN:
         evidence.append("torn: a file kept changing while it was read")
     plain = [change for change in seen.changes if not _is_directory(change)]
@@ -65,6 +72,18 @@ def classify(calls: Sequence[CallFact], seen: Observation) -> Verdict:
         sample=tuple(change.path for change in seen.changes[:SAMPLE_PATHS]),
         unobserved=seen.unobserved,
     )
+
+
+def _outside(calls: Sequence[CallFact]) -> list[str]:
+    """The evidence for effects outside: what was declared so, and what was taken for such."""
+    declared = sorted({call.name for call in calls if call.prior is Prior.EXTERNAL})
+    lines = [f"external: {', '.join(declared)} (declared)"] if declared else []
+    guessed = dict.fromkeys(
+        f"{call.name}, {call.guess.reason}"
+        for call in calls
+        if call.guess is not None and call.guess.effect is Likely.EXTERNAL
+    )
+    return lines + [f"external: {reason} (guess)" for reason in guessed]
 
 
 def describe(changes: Iterable[Change]) -> str:

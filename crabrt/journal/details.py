@@ -18,7 +18,7 @@ from crabrt.core.entries import (
     Response,
     Result,
 )
-from crabrt.core.verdicts import Prior
+from crabrt.core.verdicts import Guess, Prior
 from crabrt.journal.reading import read_journal
 from crabrt.journal.views import TurnView
 
@@ -34,6 +34,7 @@ class CallDetail(msgspec.Struct, frozen=True):
         messages: the conversation sent (a list of message ids); None for tools.
         asked: the model asked, if known.
         prior, external: what a tool was declared to do.
+        guess: what it was taken for, where nothing is declared.
         result: what came out; None while there is no result.
         failure: what it raised, or None.
         cancelled, streamed: how it ended.
@@ -57,6 +58,7 @@ class CallDetail(msgspec.Struct, frozen=True):
     tokens_in: int | None = None
     tokens_out: int | None = None
     cost_usd: float | None = None
+    guess: Guess | None = None
 
 
 class TurnDetail(msgspec.Struct, frozen=True):
@@ -97,6 +99,7 @@ def turn_detail(directory: Path, view: TurnView) -> TurnDetail:
                     body.arguments,
                     prior=body.prior,
                     external=body.external,
+                    guess=body.guess,
                 )
             elif body.call in calls:
                 calls[body.call] = _sealed(calls[body.call], body)

@@ -75,7 +75,10 @@ def _intent(fold: Fold, body: Intent, record: Record) -> None:
     turn = fold.touch(number, record)
     old = turn.tools.get(body.call)
     if old is None:
-        turn.tools[body.call] = ToolView(body.call, None, record.entry.seq, prior=body.prior)
+        guess = None if body.guess is None else body.guess.effect
+        turn.tools[body.call] = ToolView(
+            body.call, None, record.entry.seq, prior=body.prior, guess=guess
+        )
     else:
         turn.tools[body.call] = replace(old, ok=None)
     fold.state.calls[body.call] = number

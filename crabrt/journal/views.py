@@ -10,7 +10,7 @@ import msgspec
 
 from crabrt.core.entries import CallId, Failure, Lineage, Payload
 from crabrt.core.ids import ObjectId
-from crabrt.core.verdicts import Consistency, Prior, Protection
+from crabrt.core.verdicts import Consistency, Likely, Prior, Protection
 from crabrt.journal.reading import Position
 
 OPEN, DONE, FAILED, FORKED = "open", "done", "failed", "forked"
@@ -28,6 +28,7 @@ class ToolView(msgspec.Struct, frozen=True, array_like=True):
         prior: what it was declared to do.
         cancelled: it was cancelled.
         times: how often it ended.
+        guess: what it was taken for, where nothing is declared; None: nobody guessed.
     """
 
     call: CallId
@@ -37,6 +38,7 @@ class ToolView(msgspec.Struct, frozen=True, array_like=True):
     prior: Prior = Prior.AUTO
     cancelled: bool = False
     times: int = 0
+    guess: Likely | None = None
 
     @property
     def name(self) -> str:

@@ -1,8 +1,9 @@
 """What a run's turns come to: what they did, how often a tool's prior was right, what it cost.
 
-A prior is what a tool was declared to do; a verdict is what its turn was seen to do. A turn speaks
-of a tool only if no other can have done it: all its calls were of that tool with that prior, or it
-did nothing at all. Calls declared external are never judged: nobody watched the network.
+A prior is what a tool was declared to do or, where nothing is declared, what its call was taken for
+before it ran; a verdict is what its turn was seen to do. A turn speaks of a tool only if no other
+can have done it: all its calls were of that tool with that prior, or it did nothing at all. Priors
+that say external are never judged: nobody watched the network.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from crabrt.core.verdicts import Effect, Prior
+from crabrt.core.verdicts import Effect, Likely, Prior
 from crabrt.journal import TurnRow
 
-_JUDGED = {Prior.NONE: Effect.NONE, Prior.FILES: Effect.FILES, Prior.PROCESSES: Effect.PROCESSES}
+_JUDGED = {str(effect): effect for effect in (Effect.NONE, Effect.FILES, Effect.PROCESSES)}
 
 
 @dataclass
@@ -24,6 +25,7 @@ class ToolRecord:
 
     Attributes:
         name, prior: which.
+        guess: what its calls were taken for, where nothing is declared; None: nobody guessed.
         calls: how many.
         observed: turns that speak of it, by what they did; one may have done several things.
         right, wrong: turns in which its prior was, and was not, what happened.
@@ -32,6 +34,7 @@ class ToolRecord:
 
     name: str
     prior: Prior
+    guess: Likely | None = None
     calls: int = 0
     observed: Counter[str] = field(default_factory=Counter)
     right: int = 0
@@ -83,11 +86,13 @@ def statistics_of(turns: Iterable[TurnRow]) -> Statistics:
     rows = [turn for turn in turns if turn.turn > 0]
     verdicts: Counter[str] = Counter({str(e): 0 for e in (Effect.NONE, Effect.FILES)})
     verdicts[str(Effect.EXTERNAL)] = 0
-    tools: dict[tuple[str, Prior], ToolRecord] = {}
+    tools: dict[_Key, ToolRecord] = {}
     for turn in rows:
         verdicts.update(turn.verdict)
         _count_tools(turn, tools)
-    ranked = sorted(tools.values(), key=lambda one: (-one.calls, one.name, one.prior))
+    ranked = sorted(
+        tools.values(), key=lambda one: (-one.calls, one.name, one.prior, one.guess or "")
+    )
     exposed = sorted(turn.exposed_ms for turn in rows)
     delays = Delays(
         percentile(exposed, 50), percentile(exposed, 99), percentile(exposed, 100), sum(exposed)
@@ -103,11 +108,15 @@ def percentile(ascending: Sequence[float], percent: float) -> float | None:
     return ascending[max(0, math.ceil(len(ascending) * percent / 100) - 1)]
 
 
-def _count_tools(turn: TurnRow, tools: dict[tuple[str, Prior], ToolRecord]) -> None:
-    used = {(tool.name, tool.prior) for tool in turn.tools}
+_Key = tuple[str, Prior, Likely | None]
+
+
+def _count_tools(turn: TurnRow, tools: dict[_Key, ToolRecord]) -> None:
+    used: set[_Key] = set()
     for tool in turn.tools:
-        record = tools.setdefault((tool.name, tool.prior), ToolRecord(tool.name, tool.prior))
-        record.calls += 1
+        key = (tool.name, tool.prior, tool.guess)
+        used.add(key)
+        tools.setdefault(key, ToolRecord(*key)).calls += 1
     if not turn.verdict:
         return
     seen = set(turn.verdict) - {str(Effect.NONE), str(Effect.EXTERNAL)}
@@ -117,7 +126,8 @@ def _count_tools(turn: TurnRow, tools: dict[tuple[str, Prior], ToolRecord]) -> N
             record.unclear += 1
             continue
         record.observed.update(turn.verdict if len(used) == 1 else [str(Effect.NONE)])
-        expected = _JUDGED.get(record.prior)
+        declared = record.prior is not Prior.AUTO
+        expected = _JUDGED.get(str(record.prior if declared else record.guess))
         if expected is not None:
             as_declared = (seen or {str(Effect.NONE)}) == {str(expected)}
             record.right += as_declared

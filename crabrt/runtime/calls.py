@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,9 +23,9 @@ from crabrt.core.entries import (
     Result,
     Superseded,
 )
-from crabrt.core.verdicts import Prior
+from crabrt.core.verdicts import Likely, Prior
 from crabrt.errors import NotDurable, NotResumable
-from crabrt.inspector import CallFact
+from crabrt.inspector import CallFact, guess_call
 from crabrt.runtime import golive
 from crabrt.runtime.callbacks import external_of, key_of, usage_of
 from crabrt.runtime.exceptions import revive_exception, seal_exception
@@ -114,7 +115,7 @@ class Acting:
         self._spec = spec
         self._species = species
         self._sealed = sealed
-        self._external = spec.effects is not None and spec.effects.prior is Prior.EXTERNAL
+        self._commits = False
         self._started = time.perf_counter()
 
     def frame(self, outer: Frame) -> Frame:
@@ -199,7 +200,7 @@ class Acting:
                 session.machine.tool_ended()
                 session.append(Result(self.call, spent_ms, payload, failure, cancelled, streamed))
             self._compare(payload, failure)
-        if self._external:
+        if self._commits:
             yield from session.make_durable(acted=True)
             session.inner_checkpoint()
         elif self._species is Species.MODEL and not session.machine.wraps_tools:
@@ -256,7 +257,7 @@ def begin(frame: Frame, spec: Spec, species: Species, named: Mapping[str, Any]) 
     if species is Species.MODEL:
         _request(session, call, asked, recorded=sealed is not None)
     else:
-        yield from _intent(session, spec, call, asked, named)
+        acting._commits = yield from _intent(session, spec, call, asked, named)  # noqa: SLF001
     acting._started = time.perf_counter()  # noqa: SLF001  its own half of the protocol
     return acting
 
@@ -286,26 +287,37 @@ def _request(session: Session, call: CallId, asked: Asked, *, recorded: bool) ->
 
 def _intent(
     session: Session, spec: Spec, call: CallId, asked: Asked, named: Mapping[str, Any]
-) -> Steps[None]:
+) -> Steps[bool]:
+    """Before a tool acts; whether what it does has to be committed when it has.
+
+    A call that is declared external, or taken for one, waits until all before it is durable; only
+    a declared one is stopped where that cannot be had.
+    """
     effects, external = spec.effects, external_of(spec, named, session.losses)
-    if external is not None:
+    prior = effects.prior if effects is not None else Prior.AUTO
+    workspace = os.fsdecode(session.engine.workspace.path)
+    guess = guess_call(spec.name, prior, named, workspace=workspace)
+    guessed = guess is not None and guess.effect is Likely.EXTERNAL
+    commits = external is not None or guessed
+    if commits:
         if session.machine.tool_finished:
             session.inner_checkpoint()
-        yield from session.durable_gate()
-    prior = effects.prior if effects is not None else Prior.AUTO
-    session.begin_tool_call(CallFact(spec.name, prior))
+        yield from session.durable_gate(guessed=guessed)
+    session.begin_tool_call(CallFact(spec.name, prior, guess))
     try:
         yield from session.gate()
         with session.recording():
             arguments = session.payload(asked.arguments)
-            written = session.append(Intent(call, asked.digest, arguments, prior, external))
-        if external is not None:
+            intent = Intent(call, asked.digest, arguments, prior, external, guess)
+            written = session.append(intent)
+        if commits:
             if not written:
-                session.not_durable("its intent cannot be written")
-            yield from session.make_durable()
+                session.not_durable("its intent cannot be written", guessed=guessed)
+            yield from session.make_durable(guessed=guessed)
     except BaseException as error:
         with session.lock:
             session.machine.tool_ended()
             if isinstance(error, NotDurable):  # on record as what it is: it is in no doubt
                 session.append(Result(call, 0.0, failure=seal_exception(CODECS, error, {})))
         raise
+    return commits

@@ -12,7 +12,7 @@ from crabrt.core.entries import CallId, Labelled, Lineage, Payload, Started
 from crabrt.core.ids import RunId, derived_run_id, new_run_id, valid_name
 from crabrt.core.version import VERSION
 from crabrt.errors import UsageError, WorkspaceBusy
-from crabrt.inspector import choose
+from crabrt.inspector import choose, shell
 from crabrt.journal import Journal, Lease, run_dir
 from crabrt.runtime import registry, upkeep
 from crabrt.runtime.engine import Engine
@@ -115,6 +115,7 @@ def start(setup: Setup) -> Session:
         engine.submit(lambda: engine.tracker.load(engine.store))
         tell_recovered(session)
         session.checkpoint(0, 0)
+        engine.submit(shell.available)  # loaded here, it keeps no tool waiting
         upkeep.begin(engine)
     except BaseException:
         registry.remove(session)

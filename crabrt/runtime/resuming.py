@@ -19,6 +19,7 @@ from crabrt.core.entries import Checkpoint, Lineage, Noted, Resumed
 from crabrt.core.ids import ObjectId, RunId
 from crabrt.core.verdicts import Protection
 from crabrt.errors import CrabError, NotResumable, Unprotected
+from crabrt.inspector import shell
 from crabrt.journal import Journal, Lease, RunIndex, RunRow, lease_holder, read_journal, run_dir
 from crabrt.operations.restoring import last_known, runs_here
 from crabrt.runtime import checkpoints, registry, upkeep
@@ -62,6 +63,7 @@ def attach(setup: Setup, run_id: RunId, family: str) -> Session:
     for orphan in orphans:
         session.append(Noted("orphan", f"stopped {orphan.pid}: {orphan.command}"))
     registry.add(session)
+    engine.submit(shell.available)
     upkeep.begin(engine)
     return session
 

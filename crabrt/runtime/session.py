@@ -205,8 +205,11 @@ class Session(Ledger):
             raise job.error
         self.tell()
 
-    def durable_gate(self) -> Steps[None]:
+    def durable_gate(self, *, guessed: bool = False) -> Steps[None]:
         """Hold the loop until everything so far is durable (output commit).
+
+        Args:
+            guessed: the call that is to follow is only taken for an external one.
 
         Raises:
             NotDurable: it cannot be made durable, and the configuration says to stop then.
@@ -216,13 +219,15 @@ class Session(Ledger):
             if not job.durable.done():
                 yield Wait(job.durable)
             if job.error is not None or job.fate is not Fate.CAPTURED:
-                self.not_durable(str(job.error or "its checkpoint came too late"))
+                reason = str(job.error or "its checkpoint came too late")
+                self.not_durable(reason, guessed=guessed)
 
-    def make_durable(self, *, acted: bool = False) -> Steps[None]:
+    def make_durable(self, *, acted: bool = False, guessed: bool = False) -> Steps[None]:
         """Make the journal durable up to here, with what it names.
 
         Args:
             acted: the effect has happened: there is nothing to stop any more.
+            guessed: as in `durable_gate`.
 
         Raises:
             NotDurable: it cannot be, and the configuration says to stop then.
@@ -235,19 +240,19 @@ class Session(Ledger):
             if acted:
                 self.degrade(f"the result of an external call is not durable: {error}")
             else:
-                self.not_durable(str(error))
+                self.not_durable(str(error), guessed=guessed)
 
     def _sync(self) -> None:
         self.engine.writer.sync()
         self.journal.sync()
 
-    def not_durable(self, reason: str) -> None:
-        """What an external call depends on is not durable.
+    def not_durable(self, reason: str, *, guessed: bool = False) -> None:
+        """What an external call depends on is not durable. A guess stops nobody.
 
         Raises:
-            NotDurable: unless the configuration says to act all the same.
+            NotDurable: unless the configuration says to act all the same, or it is a guess.
         """
-        if self.engine.config.on_not_durable == "raise":
+        if self.engine.config.on_not_durable == "raise" and not guessed:
             raise NotDurable(
                 f"the external call was stopped before it acted: {reason}",
                 where=f"{self.id}@{self.machine.turn}",

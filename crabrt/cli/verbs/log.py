@@ -64,8 +64,9 @@ def command(
 
     With --stats: the share of turns that did nothing, changed files, or called something external;
     how long turns held the loop back (half of them at most p50, 99 of 100 at most p99); and for
-    each tool how often its prior, what it was declared to do, is what its turns were seen to do. A
-    turn in which other tools may have done it is `unclear`. Calls declared external are not judged.
+    each tool how often its prior is what its turns were seen to do: what it was declared to do, or
+    (`auto: ...`) what its call was taken for. A turn in which other tools may have done it is
+    `unclear`. Whether a call was external is not judged.
     """
     row = app.index.find(run.run)
     if follow:

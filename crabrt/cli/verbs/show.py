@@ -202,6 +202,8 @@ def _call_text(out: Screen, store: Store, call: CallDetail, *, full: bool) -> It
     else:
         prior = "" if str(call.prior) == "auto" else f"  [{call.prior}]"
         yield out.style(_call_title(store, call, full=full), "magenta", "bold") + f"  {took}{prior}"
+        if call.guess is not None:
+            yield f"  taken for {call.guess.effect} ({safe_text(call.guess.reason)})"
     if call.failure is not None:
         text = f"{call.failure.tag}: {call.failure.message}"
         yield from _block(out.style("raised", "red"), values.readable(text, full=full))
@@ -287,6 +289,7 @@ def _call_data(store: Store, call: CallDetail) -> dict[str, Any]:
         "name": call.call.name,
         "model": call.asked,
         "prior": str(call.prior),
+        "guess": call.guess and {"effect": str(call.guess.effect), "reason": call.guess.reason},
         "started_at": amounts.iso(call.wall_ns),
         "duration_ms": call.duration_ms,
         "arguments": _json(store, call.arguments),
