@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -48,7 +49,8 @@ def test_an_unknown_peer_is_a_usage_error(tmp_path):
 
 def test_a_table_says_what_repeats_it(tmp_path):
     options = ("sparsity", "--turns", "5", "--file-system", "here", "--observer", "scan",
-               "--traces", str(tmp_path / "traces"), "--scratch", str(tmp_path))  # fmt: skip
+               "--traces", str(tmp_path / "traces"), "--scratch", str(tmp_path), "--peers", "",
+               "--no-elsewhere")  # fmt: skip
     (tmp_path / "traces").mkdir()
     (tmp_path / "traces" / "trajectories.jsonl").write_text('{"traj": "a", "file": "a.jsonl"}\n')
     done = crab("bench", *options, tmp_path=tmp_path)
@@ -58,7 +60,10 @@ def test_a_table_says_what_repeats_it(tmp_path):
     assert "--observer scan --file-system here" in line
     assert "absent: 1 recorded runs (its workspace is not known)" in done.stdout
     assert "false_none" in done.stdout
-    again = crab(*line.split()[1:], tmp_path=tmp_path)
+    words = shlex.split(line)
+    assert words[words.index("--peers") + 1] == ""
+    assert "--no-elsewhere" in words
+    again = crab(*words[1:], tmp_path=tmp_path)
     assert again.returncode == 0, again.stderr
 
 

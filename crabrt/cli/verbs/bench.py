@@ -160,11 +160,11 @@ def _command_line(name: str | None) -> str:
             continue
         value = context.params[parameter.name]
         if parameter.is_flag:
-            words.append(parameter.opts[0] if value else (parameter.secondary_opts or [""])[0])
+            words.append((parameter.opts if value else parameter.secondary_opts)[0])
             continue
         for one in value if parameter.multiple else (value,):
             words += [parameter.opts[0], str(one)]
-    return shlex.join(word for word in words if word)
+    return shlex.join(words)
 
 
 def _peer_names(text: str) -> tuple[str, ...]:
