@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from itertools import repeat
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from tenacity import (
@@ -29,7 +29,7 @@ from tenacity import (
 )
 
 from crabrt.core.ids import ObjectId
-from crabrt.store import layout, locks
+from crabrt.store import frames, layout, locks, packs
 from crabrt.store.packs import Item, Location
 
 _SCHEMA_VERSION = 1
@@ -68,7 +68,7 @@ _T = TypeVar("_T")
 
 
 class _WrongSchema(sqlite3.DatabaseError):
-    """The file is a database, but not one of ours."""
+    """The file is a database, but not one of ours, or not as we left it."""
 
 
 def _check_version(version: int) -> bool:
@@ -101,6 +101,17 @@ class PackState(msgspec.Struct, frozen=True, gc=False):
     sealed: bool
 
 
+def _location(pack: object, *numbers: object) -> Location | None:
+    """What a row says, or None where that cannot be: SQLite keeps neither checksums nor types."""
+    if not isinstance(pack, str) or not layout.is_pack_name(pack):
+        return None
+    if not all(isinstance(number, int) for number in numbers):
+        return None
+    at = Location(pack, *cast("tuple[int, int, int, int]", numbers))
+    there = packs.HEADER_BYTES <= at.offset <= packs.PACK_MAX
+    return at if there and frames.plausible(at.kind, at.raw, at.stored) else None
+
+
 class Catalog:
     """The catalog of the store at `home`. Thread-safe: one connection under one lock."""
 
@@ -113,7 +124,8 @@ class Catalog:
 
     def locate(self, object_id: ObjectId) -> list[Location]:
         """Every place where the object is known to be; usually one or none."""
-        return [Location(*row[1:]) for row in self._rows(f"{_LOCATE} = ?", object_id)]
+        rows = self._rows(f"{_LOCATE} = ?", object_id)
+        return [at for row in rows if (at := _location(*row[1:])) is not None]
 
     def locate_all(self, object_ids: Sequence[ObjectId]) -> dict[ObjectId, list[Location]]:
         """`locate` for many at the price of few: those that are known, with their places."""
@@ -125,13 +137,19 @@ class Catalog:
             query = f"{_LOCATE} IN ({','.join('?' * slots)})"
             filler = repeat(asked[0], slots - len(asked))
             for object_id, *place in self._rows(query, *asked, *filler):
-                found.setdefault(ObjectId(object_id), []).append(Location(*place))
+                at = _location(*place)
+                if at is not None:
+                    found.setdefault(ObjectId(object_id), []).append(at)
         return found
 
     def packs(self) -> dict[str, PackState]:
         """What is known, by pack."""
         rows = self._rows("SELECT name, indexed_to, sealed FROM packs")
-        return {name: PackState(indexed_to, bool(sealed)) for name, indexed_to, sealed in rows}
+        return {
+            name: PackState(indexed_to, bool(sealed))
+            for name, indexed_to, sealed in rows
+            if isinstance(indexed_to, int)
+        }
 
     def add(
         self, pack: str, start: int, end: int, items: Iterable[Item], *, sealed: bool
@@ -153,6 +171,8 @@ class Catalog:
             row = db.execute(
                 "SELECT number, indexed_to, sealed FROM packs WHERE name = ?", (pack,)
             ).fetchone()
+            if row is not None and not isinstance(row[1], int):
+                raise _WrongSchema(f"{row[1]!r} is no offset")
             if (row[1] if row else 0) < start:
                 return False
             if row is None:
@@ -190,7 +210,11 @@ class Catalog:
     def items_of(self, pack: str) -> list[Item]:
         """The records it knows of one pack, in no order."""
         rows = self._rows(_ITEMS_OF, pack)
-        return [Item(ObjectId(object_id), Location(*place)) for object_id, *place in rows]
+        return [
+            Item(ObjectId(object_id), at)
+            for object_id, *place in rows
+            if (at := _location(*place)) is not None
+        ]
 
     def _rows(self, query: str, *values: object) -> list[Any]:
         nothing: list[Any] = []

@@ -63,15 +63,18 @@ def header(object_id: ObjectId, kind: int, codec: int, raw: int, payload: Buffer
     return fields + _CHECKSUM.pack(digest.intdigest())
 
 
+def plausible(kind: int, raw: int, stored: int) -> bool:
+    """Whether any record can be of this kind and these lengths."""
+    return kind in _KINDS and 0 <= raw <= OBJECT_MAX and 0 <= stored <= STORED_MAX
+
+
 def parse(data: Buffer) -> Frame | None:
     """The frame whose header starts `data`, or None when no plausible header is there."""
     if len(data) < HEADER_BYTES:
         return None
     fields = bytes(data[: _FIELDS.size])
     magic, kind, codec, zero, raw, stored, object_id = _FIELDS.unpack(fields)
-    if magic != MAGIC or zero or kind not in _KINDS or codec not in _CODECS:
-        return None
-    if raw > OBJECT_MAX or stored > STORED_MAX:
+    if magic != MAGIC or zero or codec not in _CODECS or not plausible(kind, raw, stored):
         return None
     (checksum,) = _CHECKSUM.unpack(data[_FIELDS.size : HEADER_BYTES])
     return Frame(object_id, kind, codec, raw, stored, checksum, fields)

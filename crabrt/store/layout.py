@@ -23,9 +23,15 @@ DIRECTORIES = (PACKS, WRITERS, GC, "runs", "workspaces")
 CATALOG = "chunks.sqlite"
 FORMAT = "format.json"
 
+_PACK_NAME = re.compile(r"[0-9a-f]{32}")
 _PACK_FILE = re.compile(r"([0-9a-f]{32})\.pack")
 WRITER_CHARS = 24
 """The first characters of a pack's name are its writer's id; the other 8 count its packs."""
+
+
+def is_pack_name(text: str) -> bool:
+    """Whether a pack can have that name."""
+    return _PACK_NAME.fullmatch(text) is not None
 
 
 def pack_path(home: Path, name: str) -> Path:

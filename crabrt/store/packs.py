@@ -166,9 +166,11 @@ def read_footer(fd: int) -> Footer:
     if digest.intdigest() != checksum:
         raise NoFooter("its index is damaged", damaged=True)
     end = HEADER_BYTES
-    for _, offset, _, stored, _ in _ENTRY.iter_unpack(entries):
+    for _, offset, raw, stored, kind in _ENTRY.iter_unpack(entries):
         if offset != end:
             raise NoFooter("its index has gaps", damaged=True)
+        if not frames.plausible(kind, raw, stored):
+            raise NoFooter("its index lists what no record can be", damaged=True)
         end += frames.HEADER_BYTES + stored
     if end != start:
         raise NoFooter("its index does not end at the last record", damaged=True)

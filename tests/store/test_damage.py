@@ -145,6 +145,15 @@ def test_a_broken_format_file_is_damage(home, store, content):
     Store.open(home).close()
 
 
+@pytest.mark.parametrize("changed", [{"id": "sha256"}, {"chunker": {"max": 1 << 20}}])
+def test_settings_that_would_find_nothing_again_are_damage(home, store, changed):
+    store.close()
+    path = home / "format.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    with pytest.raises(Damaged, match="settings"):
+        Store.open(home)
+
+
 def test_packs_without_a_format_file_are_not_taken_for_a_new_store(home, store):
     with store.writer() as writer:
         writer.put(b"precious")
