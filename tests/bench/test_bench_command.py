@@ -56,7 +56,7 @@ def test_a_table_says_what_repeats_it(tmp_path):
     done = crab("bench", *options, tmp_path=tmp_path)
     assert done.returncode == 0, done.stderr
     line = done.stdout.splitlines()[1]
-    assert line.startswith("crab bench sparsity --turns 5")
+    assert line.startswith("crab bench sparsity --no-elsewhere --turns 5")
     assert "--observer scan --file-system here" in line
     assert "absent: 1 recorded runs (its workspace is not known)" in done.stdout
     assert "false_none" in done.stdout
