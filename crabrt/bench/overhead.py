@@ -147,6 +147,10 @@ def _rows(report: Report, name: str, rounds: Sequence[Mapping[str, Unit]]) -> No
             took.add(regime, {"wall": unit["wall_ms"]})
             cpu.add(regime, {"CPU": unit["cpu_s"] * 1e3})
             peak.add(regime, {"memory": unit["peak_bytes"] / _MIB})
+        ours, plain = one[PROTECTED], one[PLAIN]
+        cpu.add(PROTECTED, {"CPU added": (ours["cpu_s"] - plain["cpu_s"]) * 1e3})
+        added = ours["peak_bytes"] - plain["peak_bytes"]
+        peak.add(PROTECTED, {"memory added": added / _MIB})
         for how in ("cold", "warm"):
             times = one[PROTECTED][how]
             zero.add(f"{PROTECTED}, {how}", {f"turn 0: {what}": ms for what, ms in times.items()})

@@ -70,6 +70,7 @@ class _Unit:
     group: str
     key: str
     observer: str
+    place: str
     work: Callable[[], Unit]
 
 
@@ -116,6 +117,7 @@ class _Sparsity:
             report.absent.update(_grouped(absent))
         self._sums: dict[str, Counter[str]] = {}
         self._causes: dict[str, Causes] = {}
+        self._unsupported: dict[str, set[str]] = {}
 
     def observers(self) -> list[str]:
         """Those that work here."""
@@ -155,7 +157,7 @@ class _Sparsity:
             finally:
                 shutil.rmtree(home, ignore_errors=True)
 
-        return _Unit("generated", key, observer, work)
+        return _Unit("generated", key, observer, kind, work)
 
     def _recorded(self, run: Recorded, observer: str) -> _Unit:
         key = f"{run.name}, {observer}"
@@ -181,7 +183,9 @@ class _Sparsity:
             finally:
                 shutil.rmtree(home, ignore_errors=True)
 
-        return _Unit("recorded, ours" if run.ours else "recorded, others'", key, observer, work)
+        return _Unit(
+            "recorded, ours" if run.ours else "recorded, others'", key, observer, "here", work
+        )
 
     def _home(self, key: str) -> Path:
         name = "".join(char if char.isalnum() else "-" for char in key)
@@ -202,6 +206,7 @@ class _Sparsity:
         for name in ("verdicts", "judgements", "oracle"):
             sums.update(found[name])
         sums.update({f"{_BY}{by}": turns for by, turns in found["observers"].items()})
+        self._unsupported.setdefault(unit.place, set()).update(found["unsupported"])
         sums["missed by the observer"] += len(found["missed"])
         if found["causes"]:
             self._causes.setdefault(group, Causes()).add(found["causes"])
@@ -221,6 +226,10 @@ class _Sparsity:
                 self._report.count(f"{group}: causes by turns", kind, "and alone", alone, "turns")
             for kind, size in largest(causes.size_bytes, _CAUSES):
                 self._report.count(f"{group}: causes by bytes", kind, "changed", size, "bytes")
+        for place, operations in sorted(self._unsupported.items()):
+            if operations:
+                names = ", ".join(sorted(operations))
+                self._report.notes.append(f"not possible on {place}, and left out there: {names}")
         self._report.notes.append(_OF_OTHERS)
 
     def _counts(self, group: str, sums: Counter[str]) -> None:

@@ -37,6 +37,7 @@ def print_report(out: Screen, report: Report) -> None:
     facts = ", ".join(f"{key} {value}" for key, value in report.machine.items())
     out.line(out.style(report.name, "bold") + f": {safe_text(facts)}")
     out.line(out.style(safe_text(report.command), "dim"))
+    out.paragraph(safe_text(", ".join(_setting(*item) for item in report.settings.items())), "dim")
     for scenario, rows in groupby(report.rows, lambda row: row.scenario):
         _print_rows(out, scenario, list(rows))
     if report.bars:
@@ -52,6 +53,11 @@ def print_report(out: Screen, report: Report) -> None:
     if len(report.wrong) > _SHOWN_WRONG:
         out.line(f"... and {len(report.wrong) - _SHOWN_WRONG} more (--json has them all)")
     out.line()
+
+
+def _setting(name: str, value: object) -> str:
+    shown = " ".join(map(str, value)) if isinstance(value, list) else value
+    return f"{name.replace('_', ' ')} {'all' if value is None else shown}"
 
 
 def _print_rows(out: Screen, scenario: str, rows: Sequence[Row]) -> None:

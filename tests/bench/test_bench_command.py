@@ -58,6 +58,7 @@ def test_a_table_says_what_repeats_it(tmp_path):
     line = done.stdout.splitlines()[1]
     assert line.startswith("crab bench sparsity --no-elsewhere --turns 5")
     assert "--observer scan --file-system here" in line
+    assert "seed 1, file systems here, observers scan" in done.stdout
     assert "absent: 1 recorded runs (its workspace is not known)" in done.stdout
     assert "false_none" in done.stdout
     words = shlex.split(line)

@@ -87,6 +87,7 @@ def test_a_false_none_makes_the_benchmark_fail_and_a_false_changed_is_noted(
     tally.turn(1, judged.Said((), ()), OracleAnswer.CHANGED, "", "nothing said")
     tally.turn(2, judged.Said(("none",), ()), OracleAnswer.CHANGED, "+ a", "it wrote a")
     tally.turn(3, judged.Said(("files",), ("files: caches only",)), OracleAnswer.SAME, "", "x")
+    tally.unsupported = {"reflink a file over another": "Operation not supported"}
     tally.turn(4, judged.Said(("none",), ()), OracleAnswer.UNSTEADY, "", "x")
     assert tally.judgements == {
         Judgement.UNDECIDED: 2, Judgement.FALSE_NONE: 1, Judgement.FALSE_CHANGED: 1
@@ -105,6 +106,7 @@ def test_a_false_none_makes_the_benchmark_fail_and_a_false_changed_is_noted(
     assert "seed 77 on here, scan, turn 2: false_none" in wrong
     assert "it wrote a" in wrong
     assert any("turn 3: false_changed" in note for note in report.notes)
+    assert "not possible on here, and left out there: reflink a file over another" in report.notes
     assert [bar.met for bar in report.bars] == [False, False]
 
 

@@ -37,6 +37,10 @@ def test_overhead_runs_every_regime_in_every_round(scratch, environ, traces):
         assert len(found["small", "wall", regime].values) == 2
         assert found["small", "wall", regime].low > 40, "the waits are in it"
         assert found["small", "memory", regime].low > 1
+    for what in ("CPU", "memory"):
+        ours, plain = found["small", what, "crabrt"], found["small", what, "plain"]
+        added = [a - b for a, b in zip(ours.values, plain.values, strict=True)]
+        assert list(found["small", f"{what} added", "crabrt"].values) == pytest.approx(added)
     assert found["small", "unprotected", "crabrt"].median == 0
     assert ("small", "turn 0: capture", "crabrt, cold") in found
     assert ("small", "turn 0: capture", "crabrt, warm") in found
