@@ -21,6 +21,7 @@ class Diary:
 
     def __init__(self, life):
         self.digests = {}
+        self.timeless = {}
         self.passed = -1
         self.ended = None
         self.again = []
@@ -33,7 +34,7 @@ class Diary:
                 turn = int(rest[0])
                 if turn <= self.passed:
                     self.again.append(turn)
-                self.digests[turn] = rest[1]
+                self.digests[turn], self.timeless[turn] = rest[1:]
             elif word == "ended":
                 self.ended = rest[0]
                 self.passed = max(self.digests)

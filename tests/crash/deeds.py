@@ -2,11 +2,12 @@
 
 import os
 import random
+import signal
 import stat
 import sys
 from pathlib import Path
 
-from loop import lead, life_of
+from loop import fill_packs_soon, lead, life_of
 
 import crabrt
 from crabrt.core.ids import RunId
@@ -19,32 +20,47 @@ from crabrt.operations.restoring import restore_state, undo_restore
 from crabrt.operations.retention import Policy, apply_plan, make_plan
 from crabrt.operations.roots import collect_garbage
 from crabrt.operations.targets import resolve
-from crabrt.store import Store
+from crabrt.store import Store, packs
 from crabrt.store.blobs import LocalBlobStore
 from crabrt.workspace import Workspace
 
-RESTORED = 3
+RESTORED = (6, 3)  # one after the other
 FORKED = 5
 LABELLED = 6
 KEPT = 2  # turns that pruning leaves at the end of a run
+BLOBS = {"runs/one/0": b"a segment", "runs/one/1": b"the next one"}
+OTHERS = ("other", "third")  # runs beside the one that is lived
 
 
 def restore(life):
+    for turn in RESTORED:
+        restore_to_turn(life, turn)
+
+
+def restore_to_turn(life, turn):
     with Store.open(life.home) as store, store.writer() as writer, _index(life) as index:
         workspace = Workspace.open(life.workspace, life.home)
-        state = resolve(index, f"life@{RESTORED}")
+        state = resolve(index, f"life@{turn}")
         return restore_state(index, writer, workspace, state, force=True)
 
 
 def undo(life):
+    for _ in range(2):
+        undo_once(life)
+
+
+def undo_once(life):
     with Store.open(life.home) as store, store.writer() as writer, _index(life) as index:
         return undo_restore(index, writer, Workspace.open(life.workspace, life.home), force=True)
 
 
 def fork(life):
-    with Store.open(life.home) as store, _index(life) as index:
-        state = resolve(index, f"last@{FORKED}")
-        return fork_to(store, state, life.home.parent / f"fork-{os.getpid()}", paths="keep")
+    for number in range(2):
+        with Store.open(life.home) as store, _index(life) as index:
+            original = next(row for row in index.runs() if row.parent is None)
+            state = resolve(index, f"{original.run}@{FORKED}")
+            beside = life.home.parent / f"fork-{os.getpid()}-{number}"
+            fork_to(store, state, beside, paths="keep")
 
 
 def label(life):
@@ -55,6 +71,12 @@ def label(life):
 
 
 def prune(life):
+    prune_once(life)
+    begin_other(life, f"late-{os.getpid()}")
+    prune_once(life)
+
+
+def prune_once(life):
     with Store.open(life.home) as store, _index(life) as index:
         plan = make_plan(index, Policy(keep_per_run=KEPT), store_bytes=0)
         apply_plan(store, plan, reason="to see what a kill leaves of it")
@@ -67,12 +89,15 @@ def repair(life):
 
 
 def rm(life):
-    with _index(life) as index:
-        naming.remove_run(life.home, index.find("other").run)
+    for name in OTHERS:
+        with _index(life) as index:
+            if any(row.name == name for row in index.runs()):
+                naming.remove_run(life.home, index.find(name).run)
 
 
 def blob(life):
-    LocalBlobStore(life.home.parent / "blobs").put("runs/one/0", b"a segment")
+    for name, data in BLOBS.items():
+        LocalBlobStore(life.home.parent / "blobs").put(name, data)
 
 
 def takeover(life):
@@ -93,12 +118,20 @@ def edit_by_hand(life):
             path.chmod(0o611)
 
 
-def begin_other(life):
-    """A second run in the same store, on a workspace of its own."""
-    beside = life.home.parent / "other"
+def begin_others(life):
+    for name in OTHERS:
+        begin_other(life, name)
+
+
+def begin_other(life, name):
+    """Another run in the same store, on a workspace of its own.
+
+    Where packs are full soon, the last but one is left with one of three states by a pruning.
+    """
+    beside = life.home.parent / name
     beside.mkdir()
-    with crabrt.open_run(workspace=beside, name="other", home=life.home) as run:
-        for number in range(8):
+    with crabrt.open_run(workspace=beside, name=name, home=life.home) as run:
+        for number in range(10):
             noise = random.Random(number).randbytes(20_000)
             run.model_call([{"role": "user", "content": f"{number}"}], lambda: "do it")
             run.tool_call("write", {}, lambda data=noise: (beside / "f").write_bytes(data))
@@ -112,11 +145,28 @@ def damage(life):
             file.write(b"\xff\xff")
     (life.home / "chunks.sqlite").write_bytes(b"no database")
     with _index(life) as index:
-        directory = run_dir(life.home, RunId(index.find("other").run)) / "journal"
-    segment = max(directory.iterdir(), key=lambda path: path.stat().st_size)
-    with open(segment, "r+b") as file:
-        file.seek(segment.stat().st_size * 2 // 3)
-        file.write(b"\0" * 8)
+        journals = [run_dir(life.home, RunId(index.find(n).run)) / "journal" for n in OTHERS]
+    for journal in journals:
+        segment = max(journal.iterdir(), key=lambda path: path.stat().st_size)
+        with open(segment, "r+b") as file:
+            file.seek(segment.stat().st_size * 2 // 3)
+            file.write(b"\0" * 8)
+
+
+def die_while_writing(life):
+    """Leave packs of two writers that were killed; their ends are torn."""
+    child = os.fork()
+    if child == 0:
+        with Store.open(life.home) as store:
+            for writer in (store.writer(), store.writer()):
+                writer.put(b"never referred to")
+                writer.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    for pack in (life.home / "packs").glob("*/*.pack"):
+        if not pack.read_bytes().endswith(packs.SEAL):
+            with open(pack, "ab") as file:
+                file.write(b"CRo1 and then nothing")
 
 
 def _index(life):
@@ -130,4 +180,6 @@ DEEDS = {
 }
 
 if __name__ == "__main__":
-    DEEDS[sys.argv[4]](life_of(sys.argv[1], sys.argv[2], sys.argv[3], rollback=8, label=4))
+    fill_packs_soon()
+    life = life_of(sys.argv[1], sys.argv[2], sys.argv[3], rollback=8, again=10, label=4)
+    DEEDS[sys.argv[4]](life)

@@ -8,14 +8,17 @@ before the tool returns; that a gate was passed is in it before the next tool ac
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import turns as generated
 
 import crabrt
+import crabrt.store.writer as writer_module
+from crabrt.store import Store
 from crabrt.testing.model import Reply, ScriptedModel, ToolCall
-from crabrt.testing.oracle import digest
+from crabrt.testing.oracle import digest_of, manifest
 
 LONG = 70_000  # characters of a result: too long to be kept in the journal itself
 
@@ -25,7 +28,7 @@ class Life:
     """One run to be: where, and which turns.
 
     Attributes:
-        rollback: the loop goes back by five turns after this turn (0: never).
+        rollback, again: the loop goes back by five turns after each of these turns (0: never).
         label: the loop makes a checkpoint of its own in this turn (0: never).
     """
 
@@ -35,7 +38,11 @@ class Life:
     turns: int
     wait_s: float = 0.002
     rollback: int = 0
+    again: int = 0
     label: int = 0
+
+    keeps_time: ClassVar[bool] = True
+    """Two lives of a seed have the same times in their files."""
 
     @property
     def diary(self) -> Path:
@@ -83,7 +90,7 @@ def tools_of(life):
             life.note("passed", turn - 1)
         did = life.act(number, part)
         if part + 1 == parts(number):
-            life.note("ran", turn, digest(life.workspace))
+            life.note("ran", turn, *digests(life))
         if number % 7 == 3:
             raise ValueError(f"turn {number} fails: {did}")
         return did + "." * (LONG if number % 5 == 0 else 0)
@@ -122,7 +129,7 @@ def agent(life):
             messages += use(messages[-1])
             if number == life.label:
                 messages.append({"role": "user", "content": run.checkpoint(label="halfway")[-4:]})
-            if number == life.rollback:
+            if number in (life.rollback, life.again):
                 run.rollback(to=number - 5)
         return think(messages)["content"]
 
@@ -136,12 +143,25 @@ def lead(life, *, resume=False):
     life.note("ended", said)
 
 
+def digests(life):
+    """The state of the workspace, and what of it would be the same an hour later."""
+    facts = manifest(life.workspace)
+    timeless = {path: replace(fact, mtime_ns=0) for path, fact in facts.items()}
+    return digest_of(facts), digest_of(timeless)
+
+
 def prepare(life):
     """Make the workspace as the run will find it."""
     life.workspace.mkdir(parents=True)
     for part in range(3):
         life.act(0, part)
-    life.note("ran", 0, digest(life.workspace))
+    life.note("ran", 0, *digests(life))
+
+
+def fill_packs_soon():
+    """In this process packs are full, and rows many, so soon that it happens several times."""
+    Store.writer.__kwdefaults__["pack_bytes"] = 60_000
+    writer_module._PUSH_ROWS = 8
 
 
 def life_of(place, seed, turns, **more):
@@ -149,7 +169,8 @@ def life_of(place, seed, turns, **more):
 
 
 if __name__ == "__main__":
+    fill_packs_soon()
     lead(
-        life_of(sys.argv[1], sys.argv[2], sys.argv[3], rollback=8, label=4),
+        life_of(sys.argv[1], sys.argv[2], sys.argv[3], rollback=8, again=10, label=4),
         resume="resume" in sys.argv[4:],
     )

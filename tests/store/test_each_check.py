@@ -478,6 +478,67 @@ def test_no_more_bytes_come_than_there_should_be(writer):
     assert read in ([], [DATA])
 
 
+# -- check, repair ---------------------------------------------------------------------------------
+
+
+def closed_pack(home, store):
+    """A sealed pack that the catalog knows."""
+    with store.writer() as writer:
+        writer.put(DATA)
+    (at,) = store.locate(ID)
+    return layout.pack_path(home, at.pack)
+
+
+@pytest.mark.parametrize("broken", [[20], [-20], [20, -20], [-70]])
+def test_a_finished_pack_that_lost_its_header_or_its_footer_is_reported(home, store, broken):
+    pack = closed_pack(home, store)
+    content = bytearray(pack.read_bytes())
+    for offset in broken:
+        content[offset] ^= 1
+    pack.write_bytes(content)
+    store.index.drop_file(pack.stem)
+    (problem,) = check(store, read_data=False).problems
+    assert (problem.area, problem.where) == ("pack", str(pack))
+
+
+def test_a_footer_that_a_power_cut_tore_is_no_damage(home, store):
+    write_pack(home, packs.header_bytes(NAME) + record(DATA) + footer(RIGHT, zero=1))
+    report = check(store, read_data=True)
+    assert (report.problems, report.unsealed, report.objects) == ((), 1, 1)
+
+
+def test_a_format_that_broke_since_the_store_was_opened_is_reported(home, store):
+    (home / layout.FORMAT).write_text("{")
+    (problem,) = check(store, read_data=False).problems
+    assert problem.area == "format"
+
+
+def test_repair_keeps_one_of_two_copies_in_a_pack(home, store):
+    one = packs.header_bytes(NAME) + record(DATA)
+    write_pack(home, one + b"torn" + record(DATA))
+    store.close()
+    repair(home)
+    (pack,) = (home / "packs").glob("*/*.pack")
+    with Store.open(home) as again:
+        assert again.get(ID) == DATA
+        assert check(again, read_data=True).problems == ()
+    assert pack.stat().st_size == len(one) + 48 + 24
+
+
+def test_what_an_open_pack_holds_is_known_after_the_catalog_was_lost(home, writer, noise):
+    early = [writer.put(noise(number, 50)) for number in range(300)]
+    writer.sync()
+    writer.catalogue()
+    with Store.open(home) as other:
+        late = writer.put(DATA)
+        writer.flush()
+        other.index.refresh()
+        assert other.index.find(late) != []
+        other.index.catalog.reset()
+        other.index.refresh()
+        assert [found for found in (*early, late) if not other.index.find(found)] == []
+
+
 # -- private ---------------------------------------------------------------------------------------
 
 
