@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crabrt.bench import trees
-from crabrt.bench.apart import Worker, environment, watched
+from crabrt.bench.apart import Worker, environment
 from crabrt.bench.harness import Progress, machine
 from crabrt.bench.kept import Kept, Unit
 from crabrt.bench.long_run import early_and_late
 from crabrt.bench.report import FLOOR, OURS, Bar, Report, Samples, Series, against
+from crabrt.bench.watched import watched
 
 LOG_S = 2.0
 """How long ``crab log`` may take for 10,000 turns."""

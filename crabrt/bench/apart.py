@@ -2,7 +2,7 @@
 
 A worker runs one function ``module:name`` of this package with JSON arguments, and answers with
 JSON. Figures of memory are of that process alone, above what it had when the work began; CPU time
-includes the processes that it started and waited for. `watched` does the same for any command.
+includes the processes that it started and waited for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,20 +25,8 @@ from typing import Any, NoReturn
 from crabrt.errors import CrabError
 
 _ENDING_S = 20.0
-_TAIL = 2_000
+TAIL = 2_000
 _LOOK_S = 1.0
-
-# A small interpreter in between: what a process inherits as its largest memory is its parent's.
-_WATCH = """
-import json, os, sys, time
-began = time.perf_counter()
-quiet = [(os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)]
-pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=quiet)
-_, status, usage = os.wait4(pid, 0)
-wall_s = time.perf_counter() - began
-print(json.dumps([os.waitstatus_to_exitcode(status), wall_s,
-                  usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024]))
-"""
 
 
 class WorkFailed(CrabError):
@@ -60,16 +48,6 @@ class Finished:
     result: dict[str, Any]
     cpu_s: float
     start_bytes: int
-    peak_bytes: int
-
-
-@dataclass(frozen=True)
-class Watched:
-    """What a command took: seconds, CPU seconds, resident bytes at most."""
-
-    exit_code: int
-    wall_s: float
-    cpu_s: float
     peak_bytes: int
 
 
@@ -179,7 +157,7 @@ class Worker:
 
     def _failed(self, why: str) -> NoReturn:
         self._errors.seek(0)
-        tail = self._errors.read().decode("utf-8", "replace")[-_TAIL:].strip()
+        tail = self._errors.read().decode("utf-8", "replace")[-TAIL:].strip()
         self.stop()
         last = tail.splitlines()[-1] if tail and "Error" not in why else ""
         raise WorkFailed(": ".join(filter(None, (self._function, why, last))), where=tail or None)
@@ -202,29 +180,6 @@ def apart(function: str, arguments: Mapping[str, Any], environ: Mapping[str, str
     except BaseException:
         worker.stop()
         raise
-
-
-def watched(command: Sequence[str], environ: Mapping[str, str]) -> Watched:
-    """Run a command to its end, without its output.
-
-    Args:
-        command: the program's path, and its arguments.
-        environ: what it sees.
-
-    Raises:
-        WorkFailed: it could not be started.
-    """
-    done = subprocess.run(
-        [sys.executable, "-S", "-E", "-c", _WATCH, *command],
-        env=dict(environ),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise WorkFailed(f"{command[0]} could not be run", where=done.stderr[-_TAIL:])
-    return Watched(*json.loads(done.stdout))
 
 
 def environment(environ: Mapping[str, str], scratch: Path) -> dict[str, str]:

@@ -12,24 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from crabrt.bench.apart import WorkFailed, apart, environment
-from crabrt.bench.causes import Causes, largest
 from crabrt.bench.harness import Progress, machine, observer_absence, side_by_side
 from crabrt.bench.kept import Kept, Unit
 from crabrt.bench.recorded import CannotMake, Grounds, Recorded, find_recorded
-from crabrt.bench.report import OURS, Bar, Report, Series, against
-from crabrt.core.verdicts import Effect
+from crabrt.bench.report import Report
+from crabrt.bench.sparsity_summary import Summary
 from crabrt.testing.filesystems import KINDS
-from crabrt.traces import Judgement
-
-FALSE_CHANGED = 0.001
-"""How many of all turns may be said to have changed files and did not."""
-
-_CAUSES = 8
-_BY = "observed by "
-_OF_OTHERS = "Crab (in containers, as root) reports 75 % of turns as none, 2.3 % false changed"
 
 
 @dataclass(frozen=True)
@@ -69,7 +59,6 @@ class _Unit:
 
     group: str
     key: str
-    observer: str
     place: str
     work: Callable[[], Unit]
 
@@ -91,20 +80,20 @@ def measure_sparsity(
         "recorded_turns": options.recorded_turns,
     }
     report = Report("sparsity", machine(options.scratch), settings)
-    bench = _Sparsity(options, environ, report)
+    bench, summary = _Sparsity(options, environ, report), Summary(report)
     observers = bench.observers()
     units = [unit for name in observers for unit in bench.units(name)]
     with Kept(options.keep, "sparsity", settings) as kept:
         done = side_by_side(units, lambda unit: kept.once(unit.key, unit.work), options.workers)
         for number, (unit, found) in enumerate(done, 1):
             progress(f"{number} of {len(units)} runs done: {unit.key}")
-            bench.take(unit, found)
-    bench.summarise()
+            summary.take(found, key=unit.key, group=unit.group, place=unit.place)
+    summary.summarise()
     return report
 
 
 class _Sparsity:
-    """The units of one measurement, and what they come to."""
+    """The units of one measurement."""
 
     def __init__(
         self, options: SparsityOptions, environ: Mapping[str, str], report: Report
@@ -115,9 +104,6 @@ class _Sparsity:
         self._runs, absent = find_recorded(options.traces, options.only)
         if not options.only:
             report.absent.update(_grouped(absent))
-        self._sums: dict[str, Counter[str]] = {}
-        self._causes: dict[str, Causes] = {}
-        self._unsupported: dict[str, set[str]] = {}
 
     def observers(self) -> list[str]:
         """Those that work here."""
@@ -157,7 +143,7 @@ class _Sparsity:
             finally:
                 shutil.rmtree(home, ignore_errors=True)
 
-        return _Unit("generated", key, observer, kind, work)
+        return _Unit(f"generated, {observer}", key, kind, work)
 
     def _recorded(self, run: Recorded, observer: str) -> _Unit:
         key = f"{run.name}, {observer}"
@@ -183,78 +169,11 @@ class _Sparsity:
             finally:
                 shutil.rmtree(home, ignore_errors=True)
 
-        return _Unit(
-            "recorded, ours" if run.ours else "recorded, others'", key, observer, "here", work
-        )
+        return _Unit(f"recorded, {'ours' if run.ours else 'others'}, {observer}", key, "here", work)
 
     def _home(self, key: str) -> Path:
         name = "".join(char if char.isalnum() else "-" for char in key)
         return self._options.scratch / f"store-{name}"
-
-    def take(self, unit: _Unit, found: Unit) -> None:
-        """Add what a run found."""
-        if "failed" in found:
-            if found["missing"]:
-                self._report.absent[unit.key] = found["failed"]
-            else:
-                self._report.wrong.append(f"{unit.key}: it could not be run: {found['failed']}")
-            return
-        group = f"{unit.group}, {unit.observer}"
-        sums = self._sums.setdefault(group, Counter())
-        sums["turns"] += found["turns"]
-        sums["caches only"] += found["caches_only"]
-        for name in ("verdicts", "judgements", "oracle"):
-            sums.update(found[name])
-        sums.update({f"{_BY}{by}": turns for by, turns in found["observers"].items()})
-        self._unsupported.setdefault(unit.place, set()).update(found["unsupported"])
-        sums["missed by the observer"] += len(found["missed"])
-        if found["causes"]:
-            self._causes.setdefault(group, Causes()).add(found["causes"])
-        for case in found["wrong"]:
-            told = f"{unit.key}, turn {case['turn']}: {_case(case)}"
-            false_none = case["judgement"] == Judgement.FALSE_NONE
-            (self._report.wrong if false_none else self._report.notes).append(told)
-
-    def summarise(self) -> None:
-        """Rows and bars, by group and observer."""
-        for group, sums in sorted(self._sums.items()):
-            self._counts(group, sums)
-        for group, causes in sorted(self._causes.items()):
-            for kind, turns in largest(causes.turns, _CAUSES):
-                self._report.count(f"{group}: causes by turns", kind, "changed", turns, "turns")
-                alone = causes.alone[kind]
-                self._report.count(f"{group}: causes by turns", kind, "and alone", alone, "turns")
-            for kind, size in largest(causes.size_bytes, _CAUSES):
-                self._report.count(f"{group}: causes by bytes", kind, "changed", size, "bytes")
-        for place, operations in sorted(self._unsupported.items()):
-            if operations:
-                names = ", ".join(sorted(operations))
-                self._report.notes.append(f"not possible on {place}, and left out there: {names}")
-        self._report.notes.append(_OF_OTHERS)
-
-    def _counts(self, group: str, sums: Counter[str]) -> None:
-        turns = sums["turns"]
-        self._report.count(group, "turns", OURS, turns, "turns")
-        for what in (*map(str, Effect), "caches only", "unknown", *map(str, Judgement)):
-            self._report.count(group, what, OURS, sums[what], "turns")
-            self._report.count(group, what, "share", 100 * sums[what] / max(1, turns), "%")
-        for what in sorted(name for name in sums if name.startswith(_BY)):
-            self._report.count(group, what, OURS, sums[what], "turns")
-        missed = "missed by the observer"
-        self._report.count(group, missed, "its audit", sums[missed], "turns")
-        goals = (
-            (Judgement.FALSE_NONE, 0.0, "none of them, ever"),
-            (Judgement.FALSE_CHANGED, FALSE_CHANGED * turns, "at most 0.1 % of the turns"),
-        )
-        for judgement, allowed, goal in goals:
-            ratio = Series((against(sums[judgement], allowed),))
-            self._report.bars.append(Bar(group, str(judgement), goal, ratio))
-
-
-def _case(case: Mapping[str, Any]) -> str:
-    said = ", ".join(case["verdict"]) or "nothing"
-    changed = case["difference"] or "nothing"
-    return f"{case['judgement']}: it said {said}; changed: {changed}; did: {case['did']}"
 
 
 def _grouped(absent: Mapping[str, str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from crabrt.bench.apart import Worker, WorkFailed, apart, environment, watched
+from crabrt.bench.apart import Worker, WorkFailed, apart, environment
 from crabrt.bench.big_file import MEMORY_MIB, measure_memory
 from crabrt.bench.harness import observer_absence, rotated, side_by_side
 from crabrt.bench.kept import Kept
@@ -18,6 +18,7 @@ from crabrt.bench.recorded import CannotMake, Grounds, find_recorded
 from crabrt.bench.report import Report, against, percentile
 from crabrt.bench.subject import Subject
 from crabrt.bench.trees import make_tree, seeded, tree_at
+from crabrt.bench.watched import watched
 from crabrt.errors import NotFound, UsageError
 
 
