@@ -25,7 +25,13 @@ from loop import Life, lead, prepare
 
 from crabrt.errors import NotFound, NotResumable
 from crabrt.testing.hostile import HostileRun
+from crabrt.testing.hostile.hand import OPERATIONS
 from crabrt.testing.oracle import digest
+
+for uncaptured in ("make a socket", "make a device"):
+    # A directory that holds one survives a rollback, so lives that were restored at other moments
+    # would differ by it, and rightly.
+    del OPERATIONS[uncaptured]
 
 LONGEST_S = 0.6
 ROLLBACK, LABEL = 20, 10

@@ -10,10 +10,12 @@ import zstandard
 
 from crabrt.core.content import Content
 from crabrt.core.ids import ObjectKind, object_id
-from crabrt.errors import DamagedObject, FormatTooNew
-from crabrt.store import Store, contents, frames, layout, packs, records
+from crabrt.errors import DamagedObject, FormatTooNew, UsageError
+from crabrt.store import Store, condemned, contents, frames, layout, packs, records
+from crabrt.store.blobs import LocalBlobStore, MemoryBlobStore
 from crabrt.store.check import check
 from crabrt.store.compression import OBJECT_MAX, Codec, decompress
+from crabrt.store.gc import collect
 from crabrt.store.packs import Item, Location, NoFooter
 from crabrt.store.repair import repair
 from crabrt.store.salvage import adopt_orphans
@@ -513,6 +515,17 @@ def test_a_format_that_broke_since_the_store_was_opened_is_reported(home, store)
     assert problem.area == "format"
 
 
+def test_gc_keeps_a_condemned_pack_that_does_not_say_what_it_holds(home, store):
+    pack = closed_pack(home, store)
+    content = bytearray(pack.read_bytes())
+    content[-20] ^= 1
+    pack.write_bytes(content)
+    store.index.drop_file(pack.stem)
+    condemned.write_list(home, 1, frozenset([pack.stem]))
+    assert collect(store, list).packs_kept == 1
+    assert pack.exists()
+
+
 def test_repair_keeps_one_of_two_copies_in_a_pack(home, store):
     one = packs.header_bytes(NAME) + record(DATA)
     write_pack(home, one + b"torn" + record(DATA))
@@ -523,6 +536,33 @@ def test_repair_keeps_one_of_two_copies_in_a_pack(home, store):
         assert again.get(ID) == DATA
         assert check(again, read_data=True).problems == ()
     assert pack.stat().st_size == len(one) + 48 + 24
+
+
+def test_repair_leaves_the_packs_of_a_live_writer_alone(home, writer, noise):
+    kept = [writer.put(noise(number, 50)) for number in range(5)]
+    writer.flush()
+    (pack,) = writer.open_packs()
+    assert repair(home).packs_set_aside == ()
+    assert layout.pack_path(home, pack).exists()
+    kept += [writer.put(noise(number, 50)) for number in range(5, 9)]
+    writer.sync()
+    assert len({writer.get(found) for found in kept}) == 9
+
+
+def test_repair_does_not_even_take_a_lock_in_a_newer_store(tmp_path):
+    (tmp_path / layout.FORMAT).write_text('{"version": 2}')
+    with pytest.raises(FormatTooNew):
+        repair(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [layout.FORMAT]
+
+
+@pytest.mark.parametrize("blobs", [LocalBlobStore, MemoryBlobStore])
+@pytest.mark.parametrize(("offset", "length"), [(-1, None), (-1, 1), (0, -1)])
+def test_a_range_of_a_blob_is_not_negative(tmp_path, blobs, offset, length):
+    store = blobs(tmp_path) if blobs is LocalBlobStore else blobs()
+    store.put("a", b"bytes")
+    with pytest.raises(UsageError, match="range"):
+        store.get("a", offset, length)
 
 
 def test_what_an_open_pack_holds_is_known_after_the_catalog_was_lost(home, writer, noise):
