@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from crabrt.bench import trees
-from crabrt.bench.apart import Link
+from crabrt.bench.apart import Link, cpu_s
 from crabrt.runtime import Run, open_run
 from crabrt.traces import Trace
 
@@ -60,7 +60,7 @@ class _Agent:
     def live(self) -> dict[str, Any]:
         """The whole life; what it took, in seconds, and what gates held, in ms."""
         steps: Sequence[Step] = self._given["steps"]
-        began = time.perf_counter()
+        began, began_cpu_s = time.perf_counter(), cpu_s()
         first_s = 0.0
         with ExitStack() as stack:
             run = self._open(stack)
@@ -74,6 +74,7 @@ class _Agent:
             "loop_s": loop_s,
             "first_s": first_s,
             "turns": len(steps),
+            "cpu_s": cpu_s() - began_cpu_s,
         }
         if run is not None:
             rows = run.history()

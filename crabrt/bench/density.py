@@ -163,7 +163,7 @@ def _summed(ended: Sequence[Finished]) -> Unit:
         "wall_s": max(one["wall_s"] for one in results),
         "each_s": [one["wall_s"] for one in results],
         "steady_s": sum(one["loop_s"] - one["first_s"] for one in results),
-        "cpu_s": sum(one.cpu_s for one in ended),
+        "cpu_s": sum(one["cpu_s"] for one in results),
         "peak_bytes": [one.peak_bytes for one in ended],
     }
     if "exposed_ms" in results[0]:
