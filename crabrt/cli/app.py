@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -55,18 +56,23 @@ class App:
     ) -> None:
         self._closing.__exit__(kind, error, trace)
 
-    def workspace(self, path: bytes) -> Workspace:
+    def workspace(self, path: bytes, exclude: Sequence[str] = ()) -> Workspace:
         """The workspace at `path`, with the excludes of its own configuration and of its runs.
+
+        Args:
+            path: of its directory.
+            exclude: more patterns, of the run that it is about.
 
         Raises:
             NotFound, WorkspaceRefused, StoreUnavailable: see ``operations.places``.
             UsageError: its configuration file makes no sense.
         """
+        from crabrt.inspector.caches import left_out  # noqa: PLC0415
         from crabrt.operations.places import open_workspace  # noqa: PLC0415 - as for the store
         from crabrt.runtime.settings import load_config  # noqa: PLC0415
 
         config = load_config(os.fsdecode(path), home=self.home)
-        return open_workspace(path, self.home, config.exclude)
+        return open_workspace(path, self.home, (*exclude, *left_out(config)))
 
     def close(self) -> None:
         """Close what was opened, before the end of the command."""

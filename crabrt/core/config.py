@@ -40,6 +40,8 @@ class Config(msgspec.Struct, frozen=True):
         huge_files, huge_bytes: a workspace above either is refused unless forced.
         undo_keep_days: how long undo points are kept.
         exclude: gitignore patterns on top of ``.crabignore``.
+        regenerable: ``keep`` or ``skip`` what tools make again by themselves (byte code, caches).
+        regenerable_patterns: gitignore patterns of more of that.
         name: name of the run; None: the agent function's name, else the workspace's.
         labels: labels given to the run's first turn.
     """
@@ -59,6 +61,8 @@ class Config(msgspec.Struct, frozen=True):
     huge_bytes: int = 100 * GIB
     undo_keep_days: int = 14
     exclude: tuple[str, ...] = ()
+    regenerable: str = "keep"
+    regenerable_patterns: tuple[str, ...] = ()
     name: str | None = None
     labels: tuple[str, ...] = ()
 
@@ -109,6 +113,7 @@ WORKSPACE_MAY_SET = frozenset({"name", "exclude", "observer", "labels"}) | _LIMI
 
 _CHOICES = {
     "observer": ("auto", "scan", "fanotify"),
+    "regenerable": ("keep", "skip"),
     "on_divergence": ("stop", "branch"),
     "on_not_durable": ("raise", "warn"),
 }

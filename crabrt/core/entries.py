@@ -141,6 +141,7 @@ class Resumed(Body, frozen=True):
         position: seq up to which the journal describes that state. After a restore, results of
             tools between it and this entry are void: their effects are gone from the disk
             (external effects and model replies stay).
+        exclude: patterns in force from here on; what a run ever excluded stays excluded.
     """
 
     kind = "resumed"
@@ -149,6 +150,7 @@ class Resumed(Body, frozen=True):
     position: int
     pid: int
     argv: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
 
 class TurnOpened(Body, frozen=True):

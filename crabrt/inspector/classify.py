@@ -42,34 +42,45 @@ class Observation(msgspec.Struct, frozen=True):
         changes: the difference of the workspace to the last checkpoint.
         consistency: how well the copies belong together.
         unobserved: what could not be looked at.
+        caches: paths of those changes that tools make again by themselves.
+        skipped: whether such changes count as none.
     """
 
     changes: tuple[Change, ...] = ()
     consistency: Consistency = Consistency.EXACT
     unobserved: tuple[str, ...] = ()
+    caches: frozenset[bytes] = frozenset()
+    skipped: bool = False
 
 
 def classify(calls: Sequence[CallFact], seen: Observation) -> Verdict:
     """The verdict over a turn in which `calls` ran and after which `seen` was observed."""
     effects: list[Effect] = []
     evidence: list[str] = []
-    if seen.changes:
+    caches = [change for change in seen.changes if change.path in seen.caches]
+    files = [change for change in seen.changes if change.path not in seen.caches]
+    counted = files if seen.skipped else [*files, *caches]
+    if counted:
         effects.append(Effect.FILES)
-        evidence.append(f"files: {describe(seen.changes)}")
+    if files:
+        more = f"; caches: {describe(caches)}" if caches else ""
+        evidence.append(f"files: {describe(files)}{more}")
+    elif caches:
+        evidence.append(f"{'' if seen.skipped else 'files: '}caches only: {describe(caches)}")
     outside = _outside(calls)
     if outside:
         effects.append(Effect.EXTERNAL)
         evidence += outside
     if seen.consistency is Consistency.TORN:
         evidence.append("torn: a file kept changing while it was read")
-    plain = [change for change in seen.changes if not _is_directory(change)]
+    plain = [change for change in counted if not _is_directory(change)]
     return Verdict(
         effects=tuple(effects),
         evidence=tuple(evidence),
         files_added=sum("added" in change.how for change in plain),
         files_removed=sum("removed" in change.how for change in plain),
         files_changed=sum(not {"added", "removed"} & set(change.how) for change in plain),
-        sample=tuple(change.path for change in seen.changes[:SAMPLE_PATHS]),
+        sample=tuple(change.path for change in counted[:SAMPLE_PATHS]),
         unobserved=seen.unobserved,
     )
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from crabrt.core.verdicts import Guess, Likely, Prior
-from crabrt.inspector.priors_scripts import encodable, guess_argv, guess_command, strongest
+from crabrt.inspector.priors_scripts import encodable, guess_all
 from crabrt.inspector.priors_table import words
 from crabrt.inspector.priors_words import Place
 
@@ -39,11 +39,7 @@ def guess_call(
     place = Place(workspace)
     commands = list(_commands_in(tool, arguments))
     if commands:
-        found = [
-            guess_command(one, place) if isinstance(one, str) else guess_argv(one, place)
-            for one in commands
-        ]
-        return strongest(found)
+        return guess_all(commands, place)
     return guess_name(tool)
 
 

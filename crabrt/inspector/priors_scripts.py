@@ -39,12 +39,20 @@ _STRENGTH = (Likely.EXTERNAL, Likely.UNKNOWN, Likely.PROCESSES, Likely.FILES, Li
 
 def guess_command(command: str, place: Place = Place()) -> Guess:  # noqa: B008 - frozen
     """What the shell text `command` will probably do."""
-    return strongest(_script(command, place, 0))
+    return guess_all([command], place)
 
 
-def guess_argv(argv: Sequence[Word], place: Place = Place()) -> Guess:  # noqa: B008 - frozen
-    """What a program started with `argv` and no shell will probably do."""
-    return strongest(_run(Command(tuple(argv)), _Around(place)))
+def guess_all(commands: Iterable[str | Sequence[Word]], place: Place) -> Guess:
+    """What `commands` will probably do: shell text, or the words of a program and no shell."""
+    return strongest(
+        one
+        for command in commands
+        for one in (
+            _script(command, place, 0)
+            if isinstance(command, str)
+            else _run(Command(tuple(command)), _Around(place))
+        )
+    )
 
 
 def strongest(found: Iterable[Guess]) -> Guess:

@@ -85,7 +85,12 @@ def _resumed(fold: Fold, body: Resumed, record: Record) -> None:
     if root is not None:
         fold.edit_run(root=root, root_turn=body.turn, root_ns=record.entry.wall_ns)
     fold.edit_run(
-        status=OPEN, pid=body.pid, resumed=fold.run.resumed + 1, failure=None, exit_ms=0.0
+        status=OPEN,
+        pid=body.pid,
+        resumed=fold.run.resumed + 1,
+        failure=None,
+        exit_ms=0.0,
+        exclude=tuple(dict.fromkeys((*fold.run.exclude, *body.exclude))),
     )
 
 

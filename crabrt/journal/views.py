@@ -194,8 +194,8 @@ class RunView(msgspec.Struct, frozen=True):
 
     Attributes:
         run, name: which. Empty before its first entry is read.
-        workspace_path, workspace_id, lineage, argv, cwd, agent, arguments, version,
-        exclude: as it started.
+        workspace_path, workspace_id, lineage, argv, cwd, agent, arguments, version: as it started.
+        exclude: the patterns of all that it ever excluded.
         status: ``open``, ``done``, ``failed``, or ``forked`` (never taken up); whether an open run
             is alive is the lease's to say: see `live_status`.
         started_ns, updated_ns: wall clock of its first and last entry.

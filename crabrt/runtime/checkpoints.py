@@ -7,6 +7,7 @@ entry is the commit point (``core.entries``).
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Sequence
@@ -19,11 +20,13 @@ from crabrt.core.entries import Captured, Checkpoint, Exposed, Noted, Observed
 from crabrt.core.failpoints import declare
 from crabrt.core.ids import ObjectId
 from crabrt.core.ports import ObjectReader
+from crabrt.core.trees import Entry
 from crabrt.core.verdicts import Consistency, Protection, Verdict
 from crabrt.errors import CrabError, Damaged, DamagedObject, StoreUnavailable
-from crabrt.inspector import CallFact, Observation, classify
+from crabrt.inspector import CallFact, Observation, caches, classify
 from crabrt.runtime.engine import Fate, Job
 from crabrt.runtime.losses import ObserverWarning
+from crabrt.store.contents import read_bytes
 from crabrt.workspace import Change, diff_roots, read_tree
 
 if TYPE_CHECKING:
@@ -67,6 +70,9 @@ def look(session: Session) -> Seen:
         return Seen(
             known, changes, Consistency.EXACT, scan.not_captured, looked.unobserved, scan_ms, by
         )
+    if known is not None:  # what nobody can make again is read first
+        in_order = caches.last(scan.seen, lambda one: engine.caches.within(one.dir.path))
+        scan = dataclasses.replace(scan, seen=tuple(in_order))
     snapshot = engine.tracker.capture(scan, engine.writer)
     engine.observer.settled()
     same = session.turn_start is not None and snapshot.previous == session.turn_start
@@ -111,7 +117,7 @@ def _make(session: Session, job: Job, calls: Sequence[CallFact]) -> None:
         session.tracker_stale = False
     seen = look(session)
     FP_SCANNED()
-    verdict = classify(calls, Observation(seen.changes, seen.consistency, seen.unobserved))
+    verdict = classify(calls, _observation(session, seen))
     writer.flush()
     FP_FLUSHED()
     inherited = seen.root == session.root and job.turn > 0
@@ -145,6 +151,21 @@ def _make(session: Session, job: Job, calls: Sequence[CallFact]) -> None:
     job.durable.set_result(None)
     _save_caches(session)
     _audit(session)
+
+
+def _observation(session: Session, seen: Seen) -> Observation:
+    engine = session.engine
+
+    def read(entry: Entry) -> bytes:
+        return b"" if entry.content is None else read_bytes(entry.content, engine.writer)
+
+    return Observation(
+        seen.changes,
+        seen.consistency,
+        seen.unobserved,
+        caches=engine.caches.among(seen.changes, read),
+        skipped=engine.config.regenerable == "skip",
+    )
 
 
 def _audit(session: Session) -> None:

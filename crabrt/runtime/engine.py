@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from crabrt.core.config import Config
 from crabrt.inspector import Observer
+from crabrt.inspector.caches import Caches
 from crabrt.store import Store, StoreWriter
 from crabrt.workspace import Claim, RestoreReport, Tracker, Workspace
 
@@ -88,6 +89,7 @@ class Engine:
         workspace, tracker: what is watched, and what is known of it.
         observer: says what may have changed in it; the engine's thread's, like the tracker.
         config: how the family is set up.
+        caches: knows what tools make again by themselves; the engine's thread's.
         recovered: what came of a killed restore that was finished before this run; None: no such.
         latest: the checkpoint that was asked for last, by whichever run.
         acted: whether a tool of any run has acted in this process.
@@ -103,6 +105,7 @@ class Engine:
         observer: Observer,
     ) -> None:
         self.config = config
+        self.caches = Caches(config.regenerable_patterns)
         self.store = store
         self.workspace = workspace
         self.writer: StoreWriter = store.writer()

@@ -12,7 +12,7 @@ from crabrt.core.entries import CallId, Labelled, Lineage, Payload, Started
 from crabrt.core.ids import RunId, derived_run_id, new_run_id, valid_name
 from crabrt.core.version import VERSION
 from crabrt.errors import UsageError, WorkspaceBusy
-from crabrt.inspector import choose, shell
+from crabrt.inspector import caches, choose, shell
 from crabrt.journal import Journal, Lease, run_dir
 from crabrt.runtime import registry, upkeep
 from crabrt.runtime.engine import Engine
@@ -69,7 +69,7 @@ def open_engine(setup: Setup, family: str) -> Engine:
     store = Store.open(config.home, create=True)
     try:
         workspace = Workspace.open(
-            setup.workspace, config.home, force=config.force, exclude=config.exclude
+            setup.workspace, config.home, force=config.force, exclude=caches.left_out(config)
         )
         claim = _claim(workspace, family, config)
         try:
@@ -166,7 +166,7 @@ def _begin(
                 arguments=arguments,
                 version=VERSION,
                 pid=os.getpid(),
-                exclude=setup.config.exclude,
+                exclude=caches.left_out(setup.config),
             )
             journal.append(started, turn=0)
         for label in setup.config.labels:

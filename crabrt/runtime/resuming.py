@@ -14,12 +14,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from crabrt.core.clock import boot_id
 from crabrt.core.entries import Checkpoint, Lineage, Noted, Resumed
 from crabrt.core.ids import ObjectId, RunId
 from crabrt.core.verdicts import Protection
 from crabrt.errors import CrabError, NotResumable, Unprotected
-from crabrt.inspector import shell
+from crabrt.inspector import caches, shell
 from crabrt.journal import Journal, Lease, RunIndex, RunRow, lease_holder, read_journal, run_dir
 from crabrt.operations.restoring import last_known, runs_here
 from crabrt.runtime import checkpoints, registry, upkeep
@@ -47,7 +49,7 @@ def attach(setup: Setup, run_id: RunId, family: str) -> Session:
     try:
         dead = {run_id, *_dead_relatives(setup, family)}
         orphans = stop_orphans(dead, lambda run: _is_live(setup.config.home, run))
-        engine = open_engine(setup, family)
+        engine = open_engine(_still_excluding(setup, run_id), family)
     except BaseException:
         lease.release()
         raise
@@ -66,6 +68,16 @@ def attach(setup: Setup, run_id: RunId, family: str) -> Session:
     engine.submit(shell.available)
     upkeep.begin(engine)
     return session
+
+
+def _still_excluding(setup: Setup, run_id: RunId) -> Setup:
+    """`setup`, which excludes what the run ever did: its states say nothing of that."""
+    with RunIndex.open(setup.config.home) as index:
+        index.refresh()
+        recorded = index.find(run_id).view.exclude
+    exclude = tuple(dict.fromkeys((*recorded, *setup.config.exclude)))
+    config = msgspec.structs.replace(setup.config, exclude=exclude)
+    return dataclasses.replace(setup, config=config)
 
 
 def attach_child(setup: Setup, parent: Session, run_id: RunId) -> Session:
@@ -147,7 +159,8 @@ def _set_state(
         if session.moment_ns is not None:
             position = max(position, stop.position_at(session.moment_ns))
     turn = state.turn if state is not None else 0
-    session.append(Resumed(mode, turn, position, os.getpid(), command_line()))
+    exclude = caches.left_out(session.engine.config)
+    session.append(Resumed(mode, turn, position, os.getpid(), command_line(), exclude))
     session.engine.writer.sync()
     session.journal.sync()
     if state is not None:

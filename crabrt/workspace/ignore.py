@@ -24,6 +24,8 @@ _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 class Matcher:
     """The patterns in force in one directory: its own, then those of the directories above.
 
+    A line that is no pattern matches nothing, as in git.
+
     Attributes:
         patterns: its own.
     """
@@ -33,7 +35,10 @@ class Matcher:
     def __init__(self, lines: Sequence[str], base: bytes, above: Matcher | None) -> None:
         from pathspec import GitIgnoreSpec  # noqa: PLC0415 - 20 ms that most imports never need
 
-        self._spec = GitIgnoreSpec.from_lines(lines)
+        try:
+            self._spec = GitIgnoreSpec.from_lines(lines)
+        except ValueError:
+            self._spec = GitIgnoreSpec.from_lines([one for one in lines if _is_pattern(one)])
         self.patterns = tuple(lines)
         self._base = base + b"/" if base else b""
         self._above = above
@@ -45,6 +50,48 @@ class Matcher:
         if verdict is not None:
             return bool(verdict)
         return self._above is not None and self._above.ignores(path, is_dir=is_dir)
+
+
+def _is_pattern(line: str) -> bool:
+    """Whether `line` is a pattern in gitignore syntax (an exclamation mark alone is not)."""
+    from pathspec import GitIgnoreSpec  # noqa: PLC0415 - as above
+
+    try:
+        GitIgnoreSpec.from_lines([line])
+    except ValueError:
+        return False
+    return True
+
+
+class Covered:
+    """Which paths a matcher leaves alone, by themselves or with a directory above them.
+
+    It remembers directories, so many paths in few of them cost little.
+    """
+
+    def __init__(self, rules: Matcher | None) -> None:
+        self._rules = rules
+        self._within: dict[bytes, bool] = {b"": False}
+
+    def has(self, path: bytes, *, is_dir: bool) -> bool:
+        """Whether `path` is left alone."""
+        if self._rules is None or not path:
+            return False
+        return self.within(path.rpartition(b"/")[0]) or self._rules.ignores(path, is_dir=is_dir)
+
+    def within(self, directory: bytes) -> bool:
+        """Whether everything in `directory` is."""
+        if self._rules is None:
+            return False
+        unknown: list[bytes] = []
+        while directory not in self._within:
+            unknown.append(directory)
+            directory = directory.rpartition(b"/")[0]
+        inside = self._within[directory]
+        for one in reversed(unknown):
+            inside = inside or self._rules.ignores(one, is_dir=True)
+            self._within[one] = inside
+        return inside
 
 
 def configured(exclude: Sequence[str], store: bytes | None) -> Matcher | None:

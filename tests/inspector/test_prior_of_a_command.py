@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from crabrt.core.verdicts import Likely
 from crabrt.inspector import shell
-from crabrt.inspector.priors_scripts import guess_argv, guess_command
+from crabrt.inspector.priors_scripts import guess_all, guess_command
 from crabrt.inspector.priors_words import Place
 
 HERE = Place("/home/me/project")
@@ -256,11 +256,15 @@ def test_without_a_known_workspace_every_path_may_be_in_it():
     assert guess_command("rm /dev/null").effect is Likely.NONE
 
 
+def argv(words, place):
+    return guess_all([words], place)
+
+
 def test_the_words_of_a_program_are_no_shell():
-    assert guess_argv(["echo", "a > b; git push"], HERE).effect is Likely.NONE
-    assert guess_argv(["git", "push"], HERE).effect is Likely.EXTERNAL
-    assert guess_argv(["bash", "-c", "git push"], HERE).effect is Likely.EXTERNAL
-    assert guess_argv([], HERE).effect is Likely.NONE
+    assert argv(["echo", "a > b; git push"], HERE).effect is Likely.NONE
+    assert argv(["git", "push"], HERE).effect is Likely.EXTERNAL
+    assert argv(["bash", "-c", "git push"], HERE).effect is Likely.EXTERNAL
+    assert argv([], HERE).effect is Likely.NONE
 
 
 def test_without_the_grammar_a_command_is_unknown(monkeypatch):

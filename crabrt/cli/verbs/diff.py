@@ -70,7 +70,7 @@ def command(
         other = states[1]
         comparison, name = compare_states(app.store, first, other), other.name
     else:
-        workspace = app.workspace(first.run.workspace)
+        workspace = app.workspace(first.run.workspace, first.run.view.exclude)
         with app.progress("looking at the workspace"):
             comparison = stack.enter_context(
                 compare_with_workspace(app.store, first, workspace, app.config)

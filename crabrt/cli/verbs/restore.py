@@ -18,6 +18,7 @@ from crabrt.cli.talk import conversation_outcome
 from crabrt.cli.verb import Outcome, verb
 from crabrt.core.targets import Target
 from crabrt.errors import NotFound, RestoreFailed, UsageError
+from crabrt.journal import RunRow
 from crabrt.operations.restoring import restore_beside, restore_state, scoped_paths
 from crabrt.operations.targets import resolve
 from crabrt.workspace import Workspace
@@ -81,7 +82,7 @@ def command(
                 progress=progress,
             )
         else:
-            workspace = _workspace(app, workspace_path)
+            workspace = _workspace(app, state.run)
             with _elsewhere_instead():
                 done = restore_state(
                     app.index,
@@ -119,9 +120,9 @@ def _elsewhere_instead() -> Iterator[None]:
         raise RestoreFailed(error.message, where=error.where, hint=hint) from error
 
 
-def _workspace(app: App, path: bytes) -> Workspace:
+def _workspace(app: App, run: RunRow) -> Workspace:
     try:
-        return app.workspace(path)
+        return app.workspace(run.workspace, run.view.exclude)
     except NotFound as error:
         raise NotFound(
             "the workspace is gone", where=error.where, hint="make the files elsewhere: --to DIR"

@@ -106,7 +106,7 @@ def _reverts(app: App, found: Command) -> _Reverts:
     """What resuming puts back; nothing where the run goes on from the files as they are."""
     state, run = found.state, found.state.run
     try:
-        workspace = app.workspace(run.workspace)
+        workspace = app.workspace(run.workspace, run.view.exclude)
     except NotFound:
         return _Reverts(state.name)  # the recorded command says so, or makes it anew
     if found.target == run.run:

@@ -29,9 +29,11 @@ from crabrt.errors import (
     StoreUnavailable,
     WouldLoseChanges,
 )
+from crabrt.workspace.changes import Change
 from crabrt.workspace.diff import diff_roots, read_root
 from crabrt.workspace.dirfd import mount_points
 from crabrt.workspace.identity import Workspace
+from crabrt.workspace.ignore import Covered
 from crabrt.workspace.restoring import bystanders, files, finish
 from crabrt.workspace.restoring.apply import Apply, Progress, Unwritable
 from crabrt.workspace.restoring.ground import Ground
@@ -40,7 +42,7 @@ from crabrt.workspace.restoring.log import Begin, End, RestoreLog, begin
 from crabrt.workspace.restoring.plan import entries_from, entry_or_none, make_plan
 from crabrt.workspace.restoring.report import RestoreReport
 from crabrt.workspace.restoring.scope import Scope
-from crabrt.workspace.restoring.steps import Plan, without_mounts
+from crabrt.workspace.restoring.steps import Plan, without, without_mounts
 from crabrt.workspace.tracker import Tracker
 
 UNDO_KEEP_DAYS = 14
@@ -67,6 +69,8 @@ class Session:
         self._given = tracker
         self._progress = progress
         self._log = RestoreLog(workspace.state_dir)
+        self._left_alone = False
+        self._unlinked: dict[bytes, str] = {}
 
     def restore(
         self,
@@ -100,9 +104,14 @@ class Session:
                     where=os.fsdecode(self._workspace.path),
                 )
             report = self._describe(handles, plan, before, target, scope)
-            report = replace(report, conflicts=conflicts, not_restored=tuple(blocked.items()))
+            report = replace(
+                report,
+                conflicts=conflicts,
+                not_restored=tuple({**blocked, **self._unlinked}.items()),
+            )
             if dry_run or not plan.changes:
-                return replace(report, dry_run=dry_run, verified=not blocked and not dry_run)
+                whole = not report.not_restored and not dry_run
+                return replace(report, dry_run=dry_run, verified=whole)
             begun = begin(
                 os.urandom(8).hex(),
                 before,
@@ -138,7 +147,9 @@ class Session:
                 handles, plan, lambda path: entry_or_none(self._writer, begun.before, path)
             )
             report = self._describe(handles, plan, begun.before, begun.target, scope)
-            report = replace(report, recovered=True, not_restored=tuple(blocked.items()))
+            report = replace(
+                report, recovered=True, not_restored=tuple({**blocked, **self._unlinked}.items())
+            )
             ground = Ground(
                 handles, self._writer, recovering=True, rebooted=begun.boot != boot_id()
             )
@@ -219,7 +230,17 @@ class Session:
             os.close(fd)
 
     def _plan(self, handles: Handles, before: ObjectId, target: ObjectId, scope: Scope) -> Plan:
-        return make_plan(self._writer, before, target, scope, nlink=_link_counter(handles))
+        plan = make_plan(self._writer, before, target, scope, nlink=_link_counter(handles))
+        # The target may be of a time when less was excluded.
+        excluded = Covered(self._workspace.excludes)
+        left = {c.path for c in plan.changes if _covered(c, excluded)}
+        self._left_alone = bool(left)
+        self._unlinked = {
+            step.path: "a hard link to something excluded"
+            for step in plan.steps
+            if step.source in left and step.path not in left
+        }
+        return without(plan, left)
 
     def _known_base(self, base: ObjectId | None, *, force: bool) -> ObjectId | None:
         if base is None or self._writer.contains(base):
@@ -293,7 +314,7 @@ class Session:
                 handles, fresh, self._writer, plan, left=left, partial=apply.partial
             )
         root = begun.target
-        if done.problems or begun.paths:
+        if done.problems or begun.paths or self._left_alone:
             root = self._capture(tracker or self._tracker(), durable=True)
         self._log.append(End(begun.id, root, changed=True, wall_ns=time.time_ns()))
         _ended()
@@ -304,6 +325,11 @@ class Session:
             not_restored=tuple(sorted(done.problems.items())),
             verified=done.verified,
         )
+
+
+def _covered(change: Change, excluded: Covered) -> bool:
+    entry = change.after if change.after is not None else change.before
+    return entry is not None and excluded.has(change.path, is_dir=entry.kind == Kind.DIR)
 
 
 def _link_counter(handles: Handles) -> Callable[[bytes], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum
 
@@ -75,13 +76,18 @@ def without_mounts(plan: Plan, mounts: frozenset[bytes]) -> tuple[Plan, dict[byt
         return plan, {}
     below = Scope(mounts)
     left = {change.path: "a mount point" for change in plan.changes if change.path in below}
+    return without(plan, left.keys()), left
+
+
+def without(plan: Plan, left: AbstractSet[bytes]) -> Plan:
+    """The plan without the paths `left`."""
     if not left:
-        return plan, {}
+        return plan
 
     def kept(steps: tuple[Step, ...]) -> tuple[Step, ...]:
         return tuple(step for step in steps if step.path not in left and step.source not in left)
 
-    rest = Plan(
+    return Plan(
         changes=tuple(change for change in plan.changes if change.path not in left),
         removals=kept(plan.removals),
         makings=kept(plan.makings),
@@ -90,4 +96,3 @@ def without_mounts(plan: Plan, mounts: frozenset[bytes]) -> tuple[Plan, dict[byt
         settle=tuple(item for item in plan.settle if item[0] not in left),
         links_broken=plan.links_broken,
     )
-    return rest, left
