@@ -144,8 +144,12 @@ def lead(life, *, resume=False):
 
 
 def digests(life):
-    """The state of the workspace, and what of it would be the same an hour later."""
-    facts = manifest(life.workspace)
+    """`digests_of` the workspace."""
+    return digests_of(manifest(life.workspace))
+
+
+def digests_of(facts):
+    """The digest of a manifest, and of what in it would be the same an hour later."""
     timeless = {path: replace(fact, mtime_ns=0) for path, fact in facts.items()}
     return digest_of(facts), digest_of(timeless)
 

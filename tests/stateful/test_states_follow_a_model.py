@@ -23,7 +23,7 @@ from after_death import Diary, assert_clean, assert_turns_come_back, unprotected
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from loop import Life, agent
+from loop import Life, agent, digests_of
 
 from crabrt.core.targets import Target, TurnRef
 from crabrt.errors import NotFound, NotResumable, WouldLoseChanges
@@ -174,7 +174,7 @@ class Machine(RuleBasedStateMachine):
     def run_turns(self, at, seed, turns, back):
         place = self.pick_dir(at)
         loop = self.a_loop(place, seed, turns + 5 * back, 5 * back)
-        loop.note("ran", 0, digest_of(place.now))
+        loop.note("ran", 0, *digests_of(place.now))
         before = self.run_names()
         agent(loop)(loop.turns)
         loop.note("ended", "done")
@@ -187,7 +187,7 @@ class Machine(RuleBasedStateMachine):
     def a_run_is_killed(self, at, seed, point, hit):
         place = self.pick_dir(at)
         loop = self.a_loop(place, seed, 4)
-        loop.note("ran", 0, digest_of(place.now))
+        loop.note("ran", 0, *digests_of(place.now))
         before = self.run_names()
 
         def body():
