@@ -13,7 +13,7 @@ from crabrt.core.ids import ObjectId, ObjectKind, object_id
 from crabrt.core.listing import put_directory
 from crabrt.core.trees import Entry, Kind, Root, encode_root
 from crabrt.errors import DamagedObject, StoreBusy
-from crabrt.store import ObjectRef, Store
+from crabrt.store import ObjectRef, Store, condemned
 from crabrt.store.check import check
 from crabrt.store.contents import put_bytes
 from crabrt.store.gc import collect
@@ -162,6 +162,36 @@ def test_what_was_found_in_a_condemned_pack_is_stored_again(store, noise):
         assert writer.bytes_stored > 0
         assert collect(store, refs()).packs_removed == 1
         assert store.get(found) == noise(3, 500)
+
+
+@pytest.mark.parametrize("seen_before", [False, True])
+def test_a_row_of_a_pack_that_is_gone_is_no_reason_not_to_store(
+    store, noise, pack_files, seen_before
+):
+    fill(store, noise, range(10))
+    with store.writer() as writer:
+        if seen_before:
+            with writer.commit():
+                writer.put(noise(3, 500))
+        assert writer.bytes_stored == 0
+        (pack,) = pack_files()
+        pack.unlink()
+        with writer.commit():
+            put = writer.put(noise(3, 500))
+            writer.sync()
+        assert store.get(put) == noise(3, 500)
+
+
+def test_a_pack_sealed_in_a_span_stays_though_nothing_refers_to_it_yet(home, store, noise):
+    with store.writer(pack_bytes=1_000) as writer, writer.commit():
+        ids = [writer.put(noise(number, 600)) for number in range(2)]
+        writer.sync()
+        (pack,) = {at.pack for put in ids for at in store.locate(put)}
+        assert pack not in writer.open_packs()
+        condemned.write_list(home, 1, frozenset([pack]))
+        writer.sync()
+        assert collect(store, refs()).packs_kept == 1
+        assert [store.get(put) for put in ids] == [noise(number, 600) for number in range(2)]
 
 
 def test_what_is_needed_after_all_keeps_its_pack(store, noise, pack_files):
