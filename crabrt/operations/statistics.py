@@ -108,6 +108,15 @@ def percentile(ascending: Sequence[float], percent: float) -> float | None:
     return ascending[max(0, math.ceil(len(ascending) * percent / 100) - 1)]
 
 
+def _expected(record: ToolRecord) -> Effect | None:
+    """What its turns have to be seen to do for its prior to be right; None: nobody can tell."""
+    if record.prior is not Prior.AUTO:
+        return _JUDGED.get(str(record.prior))
+    if record.guess is Likely.PROCESSES:  # a job in the background may well end with its turn
+        return None
+    return _JUDGED.get(str(record.guess))
+
+
 _Key = tuple[str, Prior, Likely | None]
 
 
@@ -126,8 +135,7 @@ def _count_tools(turn: TurnRow, tools: dict[_Key, ToolRecord]) -> None:
             record.unclear += 1
             continue
         record.observed.update(turn.verdict if len(used) == 1 else [str(Effect.NONE)])
-        declared = record.prior is not Prior.AUTO
-        expected = _JUDGED.get(str(record.prior if declared else record.guess))
+        expected = _expected(record)
         if expected is not None:
             as_declared = (seen or {str(Effect.NONE)}) == {str(expected)}
             record.right += as_declared

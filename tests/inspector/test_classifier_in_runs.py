@@ -12,12 +12,14 @@ import crabrt
 from crabrt.core.entries import Checkpoint, Intent, Result
 from crabrt.core.ids import RunId
 from crabrt.core.verdicts import Likely, Prior
+from crabrt.errors import StoreUnavailable
 from crabrt.inspector import shell
 from crabrt.journal import RunIndex, read_journal, run_dir
 from crabrt.operations.places import open_workspace
 from crabrt.operations.restoring import restore_state
 from crabrt.operations.statistics import statistics_of
 from crabrt.operations.targets import resolve
+from crabrt.runtime.session import Session
 from crabrt.store import Store
 from crabrt.workspace import find_entry
 from crabrt.workspace.diff import read_tree
@@ -170,6 +172,29 @@ def test_without_the_grammar_a_run_goes_on_and_knows_nothing(ws, monkeypatch):
     (intent,) = [body for body in bodies(ws, run) if isinstance(body, Intent)]
     assert intent.guess.effect is Likely.UNKNOWN
     assert turns(ws, run)[1].verdict == ("files",)
+
+
+def test_a_guess_waits_for_durability_and_goes_on_without_it(ws, monkeypatch):
+    plain, failed = Session._sync, []
+
+    def fail_once(self):
+        if not failed:
+            failed.append(1)
+            raise StoreUnavailable("no room")
+        plain(self)
+
+    monkeypatch.setattr(Session, "_sync", fail_once)
+    with pytest.warns(crabrt.UnprotectedWarning, match="no room"):
+        run = play(ws, "echo a > a; git push 2> /dev/null")
+    assert failed
+    assert (ws / "a").exists()
+    assert turns(ws, run)[1].verdict == ("files", "external")
+
+
+def test_priors_that_nobody_can_check_are_not_judged(ws):
+    run = play(ws, "sleep 0 & wait", "git push 2> /dev/null")
+    for record in statistics_of(turns(ws, run)).tools:
+        assert (record.right, record.wrong, record.calls) == (0, 0, 1)
 
 
 # -- caches ------------------------------------------------------------------------------------
