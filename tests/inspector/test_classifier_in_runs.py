@@ -21,7 +21,7 @@ from crabrt.operations.statistics import statistics_of
 from crabrt.operations.targets import resolve
 from crabrt.runtime.session import Session
 from crabrt.store import Store
-from crabrt.workspace import find_entry
+from crabrt.workspace import Tracker, Workspace, find_entry
 from crabrt.workspace.diff import read_tree
 
 
@@ -224,6 +224,29 @@ def test_a_git_status_is_a_turn_of_caches_alone_and_a_git_add_is_not(ws):
     assert status.evidence == ("files: caches only: .git/index content",)
     assert add.verdict == ("files",)
     assert not any("caches only" in line for line in add.evidence)
+
+
+def test_reading_caches_last_gives_the_state_that_is_there(ws):
+    run = play(
+        ws,
+        "mkdir -p a/__pycache__/x b/c && touch a/__pycache__/x/1 a/1 b/c/1 && ln a/1 b/c/2",
+        "mkdir -p a/__pycache__/y/z b/__pycache__ && mv a/__pycache__/x b/c/x && touch b/c/x/2",
+        "echo 2 | tee a/1 b/__pycache__/2 b/c/x/3; mv b a/__pycache__/b; mkdir b; touch b/1",
+        "mv a/__pycache__/b/c b/c; rm -r a/__pycache__; echo 3 > b/c/3",
+    )
+    found = turns(ws, run)
+    assert found[-1].root == fresh_root(ws)
+    for number in (3, 1, 2, 4):
+        assert restore(ws, f"{run}@{number}").verified
+        assert fresh_root(ws) == found[number].root
+
+
+def fresh_root(ws: Path):
+    """What somebody else who captures the workspace finds."""
+    home = ws.parent / "elsewhere"
+    with Store.open(home, create=True) as store, store.writer() as writer:
+        tracker = Tracker(Workspace.open(ws, home), huge_files=1_000, huge_bytes=1 << 20)
+        return tracker.capture(tracker.scan(), writer).root
 
 
 def test_skipped_caches_are_neither_captured_nor_deleted(ws):
