@@ -31,7 +31,8 @@ from crabrt.core.entries import (
     TurnOpened,
 )
 from crabrt.core.ids import ObjectId, RunId, derived_run_id
-from crabrt.core.verdicts import Effect, Protection
+from crabrt.core.verdicts import Effect, Likely, Prior, Protection
+from crabrt.inspector import CallFact
 from crabrt.journal import Record
 
 GAP = "gap"
@@ -59,6 +60,26 @@ class State:
     position: int
 
 
+class Outside(dict[int, list[CallFact]]):
+    """By turn: the recorded calls that have or may have acted outside.
+
+    The verdict over a turn that is resumed in its middle needs them. Whatever else tools did there
+    is observed; of this, the record is all there is.
+    """
+
+    def note(self, intent: Intent, turn: int) -> None:
+        """A call is about to act in `turn`."""
+        fact = CallFact(intent.call.name.partition("~")[0], intent.prior, intent.guess)
+        guessed = fact.guess is not None and fact.guess.effect is Likely.EXTERNAL
+        if guessed or fact.prior is Prior.EXTERNAL:
+            self.setdefault(turn, []).append(fact)
+
+    def forget_behind(self, turn: int) -> None:
+        """The run is a fork of that turn: what comes later in the record, it did not do."""
+        for later in [number for number in self if number > turn]:
+            del self[later]
+
+
 @dataclasses.dataclass
 class Stop:
     """Where a run stopped.
@@ -77,6 +98,7 @@ class Stop:
         ended: the last entry that says the agent returned or raised, if nothing came after it.
         tool_calls: how many tool calls are recorded.
         changed_files: whether any turn did.
+        outside: calls that acted outside, by turn.
         marks: the last inner checkpoint of every turn that has one.
         gap: what is missing since C or since the last resume, or None.
         captured_gap: what was missing when the last state was captured, or None.
@@ -105,6 +127,7 @@ class Stop:
     ended: Ended | None = None
     tool_calls: int = 0
     changed_files: bool = False
+    outside: Outside = dataclasses.field(default_factory=Outside)
     boot: str = ""
     wall_ns: int = 0
     seq: int = 0
@@ -189,6 +212,7 @@ def _call(stop: Stop, body: Body, turn: int, seq: int) -> None:
         stop.changed_files = stop.changed_files or Effect.FILES in body.verdict.effects
     elif isinstance(body, Intent):
         stop.tool_calls += 1
+        stop.outside.note(body, turn)
         stop.open_tools[body.call] = body
         stop.last_tool, stop.last_tool_seq = body.call, seq
     elif isinstance(body, Result):
@@ -201,6 +225,7 @@ def _fork(stop: Stop, body: Forked) -> None:
     stop.forked, stop.captured, stop.last_tool = body, None, None
     stop.forked_seq = stop.seq
     stop.open_tools.clear()
+    stop.outside.forget_behind(body.turn)
     stop.gap = stop.captured_gap = stop.buried_gap = None
     stop.turn, state = body.turn, stop.checkpoint
     stop.inner = state.inner if state is not None else 0

@@ -35,7 +35,7 @@ from crabrt.core.entries import (
 from crabrt.core.verdicts import Prior
 from crabrt.errors import InDoubt, NotDurable
 from crabrt.journal import Record
-from crabrt.runtime.recovery import GAP
+from crabrt.runtime.recovery import GAP, Outside
 from crabrt.runtime.scopes import UNORDERED
 from crabrt.runtime.structured import type_tag
 
@@ -104,6 +104,10 @@ class Replay:
         records: the journal, from its first entry.
         position: seq up to which the journal describes the state the workspace is in.
         family: sealed external calls of other members of the run's family.
+
+    Attributes:
+        bases: on which turn each turn began.
+        outside: calls that acted outside, by turn; also those that no answer was asked of.
     """
 
     def __init__(
@@ -112,6 +116,7 @@ class Replay:
         self._lock = threading.Lock()
         self.position = position
         self.bases: dict[int, int] = {}
+        self.outside = Outside()
         self._by_call: dict[CallId, Sealed] = {}
         self._externals: dict[CallId, Sealed] = {sealed.call: sealed for sealed in family}
         self._gap: int | None = None
@@ -158,12 +163,14 @@ class Replay:
             self._forget_after(body.after)
         elif isinstance(body, Forked):
             self._forget_after(body.lineage.seq or seq)
+            self.outside.forget_behind(body.turn)
             # Who goes on from an earlier turn has decided about what was in doubt behind it.
             self._externals = {c: s for c, s in self._externals.items() if s.sealed_seq}
 
     def _begin(self, body: Intent, turn: int, seq: int) -> None:
         made = self._open(body.call, Species.TOOL, body.digest, turn, seq)
         made.arguments, made.external = body.arguments, body.prior is Prior.EXTERNAL
+        self.outside.note(body, turn)
         if made.external:
             self._externals[made.call] = made
 

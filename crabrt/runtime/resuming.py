@@ -259,7 +259,8 @@ def _checkpoint_here(session: Session, stop: Stop) -> State | None:
             return None
     turn, inner = _place(stop)
     job = Job(turn, inner, session.journal.seq)
-    engine.submit(lambda: checkpoints.make(session, job, ())).result()
+    calls = stop.outside.get(turn, ())
+    engine.submit(lambda: checkpoints.make(session, job, calls)).result()
     if job.fate is not Fate.CAPTURED or job.error is not None or session.root is None:
         raise Unprotected(
             f"what is on the disk cannot be checkpointed: {job.error}", where=session.id,

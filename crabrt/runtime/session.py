@@ -154,7 +154,8 @@ class Session(Ledger):
             return
         if self.acting:
             self.close_turn()
-        self._calls, self._inner = [], self.inner_marks.get(turn, 0)
+        recorded = self.replay.outside.get(turn, ()) if self.replay is not None else ()
+        self._calls, self._inner = list(recorded), self.inner_marks.get(turn, 0)
         bases = self.replay.bases if self.replay is not None else {}
         self.machine.move(turn, bases.get(turn, turn - 1))
 

@@ -20,6 +20,7 @@ from crabrt.errors import StoreUnavailable
 from crabrt.journal import Journal, RunIndex
 from crabrt.operations.forking import fork_to
 from crabrt.operations.targets import resolve
+from crabrt.runtime import checkpoints
 from crabrt.runtime.session import Session
 from crabrt.store import Store
 
@@ -608,3 +609,61 @@ def test_a_run_that_changed_files_without_tools_is_restorable_and_not_replayable
     with pytest.raises(crabrt.NotResumable, match="recorded no tool calls"):
         run.resume("last")
     assert [turn.restorable for turn in store.turns()][:2] == [True, True]
+
+
+@pytest.mark.parametrize("dies_in", ["the call", "the next tool", "the scan"])
+def test_a_turn_that_acted_outside_is_external_whoever_ends_it(
+    dies_in, ws: Path, killed, die, store, monkeypatch
+) -> None:
+    monkeypatch.setattr(checkpoints.FP_SCANNED, "action", None)
+    ledger = ws.parent / "ledger"
+
+    def agent(deadly: bool):
+        def end(place: str) -> None:
+            if deadly and place == dies_in:
+                die()
+
+        @crabrt.model
+        def ask(number: int) -> str:
+            return f"do {number}"
+
+        @crabrt.tool(effect="external")
+        def charge() -> str:
+            ledger.touch()
+            end("the call")
+            return "charged"
+
+        @crabrt.tool
+        def send(command: str) -> str:
+            return command  # taken for external, by its words
+
+        @crabrt.tool
+        def write(text: str) -> None:
+            (ws / "receipt").write_text(text)
+            end("the next tool")
+
+        @crabrt.agent(workspace=ws, name="payer")
+        def run() -> str:
+            ask(1)
+            send("git push origin main")
+            receipt = charge()
+            write(receipt)
+            checkpoints.FP_SCANNED.action = lambda: end("the scan")
+            ask(2)
+            return receipt
+
+        return run
+
+    killed(lambda: agent(deadly=True)())
+    assert ledger.exists()
+    assert "external" not in store.turns()[1].verdict
+    if dies_in == "the call":
+        with pytest.raises(crabrt.InDoubt):
+            agent(deadly=False).resume("last")
+    else:
+        assert agent(deadly=False).resume("last") == "charged"
+    turn = store.turns()[1]
+    assert "external" in turn.verdict
+    told = "\n".join(turn.evidence)
+    assert "charge (declared)" in told
+    assert "send" in told
