@@ -122,7 +122,8 @@ def _make(session: Session, job: Job, calls: Sequence[CallFact]) -> None:
     FP_FLUSHED()
     inherited = seen.root == session.root and job.turn > 0
     if not _capture(session, job, seen, verdict):
-        return  # a gate gave up on it, and has said so
+        _keep_uncounted(session)  # a gate gave up on it, and has said so
+        return
     capture_ms = (time.perf_counter() - started) * 1e3
     FP_CAPTURED()
     writer.sync()
@@ -166,6 +167,15 @@ def _observation(session: Session, seen: Seen) -> Observation:
         caches=engine.caches.among(seen.changes, read),
         skipped=engine.config.regenerable == "skip",
     )
+
+
+def _keep_uncounted(session: Session) -> None:
+    """The tracker goes on from a state that no entry names: for gc, the index has to name it."""
+    try:
+        session.engine.writer.sync()
+        session.engine.tracker.save()
+    except (CrabError, OSError):
+        session.tracker_stale = True
 
 
 def _audit(session: Session) -> None:

@@ -50,7 +50,11 @@ def names_in(dir_fd: int) -> list[bytes]:
     Raises:
         OSError: it was removed, or there are no descriptors left.
     """
-    fd = os.open(b".", DIR_FLAGS, dir_fd=dir_fd)
+    try:
+        fd = os.open(b".", DIR_FLAGS, dir_fd=dir_fd)
+    except PermissionError:  # it may be read and not searched: rewinding does on btrfs, too
+        os.lseek(dir_fd, 0, os.SEEK_SET)
+        return list(map(os.fsencode, os.listdir(dir_fd)))
     try:
         return list(map(os.fsencode, os.listdir(fd)))
     finally:

@@ -13,7 +13,13 @@ import pytest
 import crabrt
 from crabrt.core.entries import Ended, Exposed
 from crabrt.core.failpoints import ALL
-from crabrt.journal import Journal
+from crabrt.journal import Journal, RunIndex
+from crabrt.operations.health import check_everything
+from crabrt.operations.naming import remove_run
+from crabrt.operations.roots import collect_garbage
+from crabrt.runtime import checkpoints
+from crabrt.runtime.engine import Fate
+from crabrt.store import Store
 
 
 @crabrt.model
@@ -101,6 +107,38 @@ def test_strict_stops_at_the_gate_that_was_passed_too_late(
     with pytest.raises(crabrt.Unprotected, match="50 ms"):
         run()
     assert not (ws / "a").exists()
+
+
+def test_what_a_gate_gave_up_on_is_not_collected_while_the_run_relies_on_it(
+    ws: Path, home: Path, monkeypatch
+) -> None:
+    """The baseline comes too late, so no entry names it; what it found in the store must stay."""
+    for number in range(40):
+        (ws / f"f{number}").write_bytes(os.urandom(3000))
+    with crabrt.open_run(workspace=ws, name="old") as run:
+        run.tool_call("write", {}, lambda: (ws / "f0").write_text("one"))
+    with RunIndex.open(home) as index:
+        index.refresh()
+        remove_run(home, index.find("old").run)
+    for saved in (home / "workspaces").rglob("index*"):
+        saved.unlink()
+    make, collected = checkpoints.make, []
+
+    def make_and_collect(session, job, calls) -> None:
+        if not collected:
+            job.settle(Fate.TOO_LATE)
+        make(session, job, calls)
+        if not collected:
+            with Store.open(home) as store:
+                collected.extend(collect_garbage(store) for _ in range(2))
+
+    monkeypatch.setattr(checkpoints, "make", make_and_collect)
+    with crabrt.open_run(workspace=ws, name="new") as run:
+        for name in ("f0", "f1"):
+            run.model_call([{"role": "user", "content": name}], lambda: "ok")
+            run.tool_call("write", {}, lambda name=name: (ws / name).write_text("two"))
+    with Store.open(home) as store:
+        assert check_everything(store, read_data=True).troubles == ()
 
 
 def test_an_agent_for_another_directory_on_a_plain_thread_is_a_run_of_its_own(
