@@ -26,8 +26,8 @@ def test_stats_say_what_turns_did_and_whether_priors_were_right(run, crab):
     assert stats["exposed_ms"] == {"p50": 0.0, "p99": 0.0, "max": 0.0, "total": 0.0}
     peek = next(tool for tool in stats["tools"] if tool["name"] == "peek")
     assert peek == {
-        "name": "peek", "prior": "none", "guess": None, "calls": 2, "observed": {"none": 1, "files": 1},
-        "unclear": 0, "right": 1, "wrong": 1, "share_right": 0.5,
+        "name": "peek", "prior": "none", "guess": None, "calls": 2,
+        "observed": {"none": 1, "files": 1}, "unclear": 0, "right": 1, "wrong": 1, "share_right": 0.5,
     }  # fmt: skip
     text = crab("log", "--stats").out
     assert "6 turns, 6 of them with a verdict" in text
