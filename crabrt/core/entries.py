@@ -55,6 +55,11 @@ class CallId(msgspec.Struct, frozen=True, array_like=True, order=True):
     name: str
     occurrence: int
 
+    @property
+    def callable(self) -> str:
+        """The callable's own name; where calls have no order, `name` adds ``~`` and a digest."""
+        return self.name.rpartition("~")[0] if self.scope.endswith("/~") else self.name
+
     def __str__(self) -> str:
         return f"{self.scope}:{self.name}#{self.occurrence}"
 

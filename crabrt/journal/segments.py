@@ -18,7 +18,10 @@ from crabrt.errors import DamagedJournal, FormatTooNew, NotFound
 from crabrt.journal.framing import HEADER_BYTES, BadHeader, Header, NewerFormat, decode_header
 from crabrt.journal.layout import SegmentName, journal_dir, list_segments, unavailable
 
-REPAIR_HINT = "`crab repair` cuts it after the last whole entry; a fork or an export may have more"
+REPAIR_HINT = (
+    "`crab repair --cut-journals` cuts it after the last whole entry; a fork or an export may have"
+    " more"
+)
 
 
 class Segment(msgspec.Struct, frozen=True):

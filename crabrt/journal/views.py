@@ -43,7 +43,7 @@ class ToolView(msgspec.Struct, frozen=True, array_like=True):
     @property
     def name(self) -> str:
         """The tool's name."""
-        return self.call.name
+        return self.call.callable
 
 
 class ModelView(msgspec.Struct, frozen=True, array_like=True):

@@ -92,7 +92,7 @@ def payload_bytes(payload: Payload, reader: ObjectReader) -> bytes | None:
 def _outcome(intent: Intent, result: Result | None, reader: ObjectReader) -> ToolOutcome:
     failure = None if result is None else result.failure
     return ToolOutcome(
-        intent.call.name,
+        intent.call.callable,
         payload_bytes(intent.arguments, reader),
         None if result is None else payload_bytes(result.result, reader),
         None if failure is None else f"{failure.tag}: {failure.message}",

@@ -69,7 +69,7 @@ class Outside(dict[int, list[CallFact]]):
 
     def note(self, intent: Intent, turn: int) -> None:
         """A call is about to act in `turn`."""
-        fact = CallFact(intent.call.name.partition("~")[0], intent.prior, intent.guess)
+        fact = CallFact(intent.call.callable, intent.prior, intent.guess)
         guessed = fact.guess is not None and fact.guess.effect is Likely.EXTERNAL
         if guessed or fact.prior is Prior.EXTERNAL:
             self.setdefault(turn, []).append(fact)
@@ -148,7 +148,7 @@ class Stop:
             done = self.checkpoint is not None and self.last_tool_seq <= self.checkpoint.position
             calls += [] if done else [last]
         return [
-            derived_run_id(call.name.partition("~")[0], RunId(self.run), str(call))
+            derived_run_id(call.callable, RunId(self.run), str(call))
             for call in calls
         ]
 

@@ -27,7 +27,8 @@ def test_stats_say_what_turns_did_and_whether_priors_were_right(run, crab):
     peek = next(tool for tool in stats["tools"] if tool["name"] == "peek")
     assert peek == {
         "name": "peek", "prior": "none", "guess": None, "calls": 2,
-        "observed": {"none": 1, "files": 1}, "unclear": 0, "right": 1, "wrong": 1, "share_right": 0.5,
+        "observed": {"none": 1, "files": 1}, "unclear": 0,
+        "right": 1, "wrong": 1, "share_right": 0.5,
     }  # fmt: skip
     text = crab("log", "--stats").out
     assert "6 turns, 6 of them with a verdict" in text

@@ -24,11 +24,15 @@ _WHOLE_TARGETS = "\nCOMP_WORDBREAKS=${COMP_WORDBREAKS//@/}\n"
 )
 @click.argument("shell", type=click.Choice(_SHELLS))
 def command(app: App, shell: str) -> Outcome:
-    """Print the completion script for SHELL; it completes verbs, options, runs and turns."""
+    """Print the completion script for SHELL; it completes verbs, options, runs and turns.
+
+    The script is for the name it was asked under: `crab`, or `crabrt`.
+    """
     del app
     kind = get_completion_class(shell)
     assert kind is not None
-    script = kind(GROUP, {}, "crab", "_CRAB_COMPLETE").source()
+    name = click.get_current_context().find_root().info_name or "crab"
+    script = kind(GROUP, {}, name, f"_{name.upper()}_COMPLETE").source()
     if shell == "bash":
         script += _WHOLE_TARGETS
     return Outcome({"shell": shell, "script": script}, lambda out: out.line(script.rstrip()))

@@ -16,7 +16,13 @@ from crabrt.cli.params import FILE_TARGET, FileTarget
 from crabrt.cli.reports import change_sign
 from crabrt.cli.safe_text import path_fields, safe_bytes, safe_path, safe_text
 from crabrt.cli.screen import Screen
-from crabrt.cli.turn_lines import checkpoint_cell, files_text, turn_json, verdict_cell
+from crabrt.cli.turn_lines import (
+    checkpoint_cell,
+    files_text,
+    turn_json,
+    verdict_cell,
+    with_durations,
+)
 from crabrt.cli.verb import Outcome, verb
 from crabrt.core.content import piece_ids
 from crabrt.core.entries import Payload
@@ -63,11 +69,16 @@ def command(app: App, *, target: FileTarget, full: bool) -> Outcome:
     row, turn, _ = resolve_turn(app.index, target.target)
     changes = turn_changes(app.store, app.index, row, turn)
     detail = turn_detail(run_dir(app.home, RunId(row.run)), turn)
+    near = app.index.turns(row.run, turn.turn, turn.turn + 1)
+    took_ms = next((took for one, took in with_durations(row.view, near) if one == turn), None)
     store = app.store
     if app.json:
-        return Outcome(_turn_data(store, row, detail, changes), lambda _: None)
+        return Outcome(_turn_data(store, row, detail, changes, took_ms), lambda _: None)
     return Outcome(
-        None, lambda out: out.lines(_turn_text(out, store, row, detail, changes, full=full))
+        None,
+        lambda out: out.lines(
+            _turn_text(out, store, row, detail, changes, took_ms=took_ms, full=full)
+        ),
     )
 
 
@@ -139,6 +150,7 @@ def _turn_text(
     detail: TurnDetail,
     changes: Sequence[Change],
     *,
+    took_ms: float | None,
     full: bool,
 ) -> Iterator[str]:
     turn, live = detail.view, row.status == "running"
@@ -146,7 +158,8 @@ def _turn_text(
     yield out.style(f"{row.run}@{turn.turn}", "bold") + (
         f"  ({', '.join(turn.labels)})" if turn.labels else ""
     )
-    yield f"started     {amounts.clock(turn.started_ns)}"
+    took = f", took {amounts.duration(took_ms)}" if took_ms is not None else ""
+    yield f"started     {amounts.clock(turn.started_ns)}{took}"
     if turn.base not in (turn.turn - 1, turn.turn):
         yield f"began on    turn {turn.base} (rolled back)"
     yield f"verdict     {out.style(verdict.text, *verdict.styles)}  {files_text(turn)}"
@@ -196,7 +209,7 @@ def _call_text(out: Screen, store: Store, call: CallDetail, *, full: bool) -> It
         tokens = (
             f", {call.tokens_in or 0:,}/{call.tokens_out or 0:,} tokens" if call.tokens_in else ""
         )
-        title = f"model {safe_text(call.call.name)} {safe_text(call.asked or '')}".rstrip()
+        title = f"model {safe_text(call.call.callable)} {safe_text(call.asked or '')}".rstrip()
         yield out.style(title, "blue", "bold") + f"  {took}{tokens}"
         yield from _messages(out, store, call, full=full)
     else:
@@ -219,11 +232,11 @@ def _call_text(out: Screen, store: Store, call: CallDetail, *, full: bool) -> It
 
 def _call_title(store: Store, call: CallDetail, *, full: bool) -> str:
     data = payload_bytes(call.arguments, store)
-    name = safe_text(call.call.name)
+    name = safe_text(call.call.callable)
     if data is None:
         return f"{name}(?)  arguments not stored: {safe_text(call.arguments.missing or '')}"
     limit = 1_000_000 if full else 200
-    return values.call_text(call.call.name, values.decode_to_show(data), limit)
+    return values.call_text(call.call.callable, values.decode_to_show(data), limit)
 
 
 def _messages(out: Screen, store: Store, call: CallDetail, *, full: bool) -> Iterator[str]:
@@ -263,11 +276,15 @@ def _block(title: str, text: str) -> Iterator[str]:
 
 
 def _turn_data(
-    store: Store, row: RunRow, detail: TurnDetail, changes: Sequence[Change]
+    store: Store,
+    row: RunRow,
+    detail: TurnDetail,
+    changes: Sequence[Change],
+    took_ms: float | None,
 ) -> dict[str, Any]:
     return {
         "run": row.run,
-        **turn_json(detail.view, None),
+        **turn_json(detail.view, took_ms),
         "changes": [{**path_fields(change.path), "how": list(change.how)} for change in changes],
         "calls": [_call_data(store, call) for call in detail.calls],
         "recorded": [
@@ -286,7 +303,7 @@ def _call_data(store: Store, call: CallDetail) -> dict[str, Any]:
     return {
         "call": str(call.call),
         "kind": "model" if call.model else "tool",
-        "name": call.call.name,
+        "name": call.call.callable,
         "model": call.asked,
         "prior": str(call.prior),
         "guess": call.guess and {"effect": str(call.guess.effect), "reason": call.guess.reason},
