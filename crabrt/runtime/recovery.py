@@ -147,10 +147,7 @@ class Stop:
         if last is not None and last not in self.open_tools:
             done = self.checkpoint is not None and self.last_tool_seq <= self.checkpoint.position
             calls += [] if done else [last]
-        return [
-            derived_run_id(call.callable, RunId(self.run), str(call))
-            for call in calls
-        ]
+        return [derived_run_id(call.callable, RunId(self.run), str(call)) for call in calls]
 
     def moment_of(self, state: State) -> int:
         """The moment (wall clock, ns) whose state it is: what was written by then is in it.
