@@ -42,20 +42,21 @@ def file_system(kind: str) -> Iterator[Path]:
             return
         point = base / "mounted"
         point.mkdir()
-        if kind == "tmpfs":
-            _mount("-t", "tmpfs", "-o", "size=320m", "tmpfs", str(point))
-        elif kind == "overlay":
-            parts = {part: base / part for part in ("lower", "upper", "work")}
-            for path in parts.values():
-                path.mkdir()
-            options = "lowerdir={lower},upperdir={upper},workdir={work}".format(**parts)
-            _mount("-t", "overlay", "-o", options, "overlay", str(point))
-        else:
-            _mount_image(kind, base / "image", point)
         try:
+            if kind == "tmpfs":
+                _mount("-t", "tmpfs", "-o", "size=320m", "tmpfs", str(point))
+            elif kind == "overlay":
+                parts = {part: base / part for part in ("lower", "upper", "work")}
+                for path in parts.values():
+                    path.mkdir()
+                options = "lowerdir={lower},upperdir={upper},workdir={work}".format(**parts)
+                _mount("-t", "overlay", "-o", options, "overlay", str(point))
+            else:
+                _mount_image(kind, base / "image", point)
             yield point
-        finally:
-            subprocess.run(["umount", "--lazy", str(point)], check=True)
+        finally:  # an interrupt may come between the mount and whatever follows it
+            if os.path.ismount(point):
+                subprocess.run(["umount", "--lazy", str(point)], check=True)
 
 
 def _mount_image(kind: str, image: Path, point: Path) -> None:
