@@ -30,6 +30,7 @@ from crabrt.workspace.restoring import RestoreLog
 
 Progress = Callable[[int, int], None]
 _LISTED_TURNS = 1_000
+_LOST = "it is referred to, and not in the store"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Health:
     runs: int
     not_durable: tuple[Trouble, ...] = ()
     lost: tuple[str, ...] = ()
+
+    @property
+    def repairable(self) -> bool:
+        """Whether a repair has anything to work on: what is lost, it cannot bring back."""
+        return any(one.text != _LOST for one in self.troubles)
 
 
 @dataclass(frozen=True)
@@ -280,11 +286,13 @@ class _Reach:
             if ref.kind is ObjectKind.DATA:
                 there = ref.id not in self._hurt and self._store.contains(ref.id)
                 if not there and ref.id not in self._hurt:
-                    self.problems[ref.id] = "it is referred to, and not in the store"
+                    self.problems[ref.id] = _LOST
                 return _Level(ref.id, iter(()), there)
             return _Level(ref.id, iter(list(references_of(self._store, ref))), True)
         except Damaged as error:
-            self.problems[ref.id] = str(error)
+            lost = not self._store.contains(ref.id)
+            where = "" if error.where is None else f"{error.where}: "
+            self.problems[ref.id] = _LOST if lost else f"{where}{error.message}"
             return _Level(ref.id, iter(()), False)
 
 

@@ -371,10 +371,13 @@ def test_check_finds_damage_names_the_turns_and_repair_sets_it_aside(
     assert done.code == 7
     assert done.data["healthy"] is False
     assert done.data["affected"] == [f"{run.run}@4"]
-    assert crab("repair").code == 0
+    assert "put right by: crab repair" in crab("check", "--read-data").out
+    assert crab("repair").code == 3  # something was lost
+    assert "cannot be brought back" in crab("check").out
     done = crab("check", "--json")
     assert done.code == 7  # what is lost is lost, and said
     assert done.data["affected"] == [f"{run.run}@4"]
+    assert crab("repair").code == 0  # and there is nothing more to be done
     for words in (["show", "last@4:noise"], ["restore", "last@4", "--to", workspace / "sub"]):
         done = crab(*words, "--json")
         assert done.code == 7

@@ -73,7 +73,12 @@ def command(app: App, *, read_data: bool) -> Outcome:
             out.line(f"... and {len(health.troubles) - _SHOWN} more (--json lists all)")
         if health.affected:
             out.line(f"Affected: {_names(health.affected)}")
-        out.line("What can be put right is put right by: crab repair")
+        out.paragraph(
+            "What can be put right is put right by: crab repair"
+            if health.repairable
+            else "What is lost cannot be brought back. All other turns can be restored; runs that "
+            "are no longer needed go with: crab rm"
+        )
 
     damaged = any(one.area != "mode" for one in health.troubles)
     careless = Exit.INCOMPLETE if health.troubles else Exit.DONE

@@ -29,7 +29,8 @@ def command(app: App, *, cut_journals: bool) -> Outcome:
 
     Torn packs are sealed, damaged ones salvaged, the catalog and the list of runs built again.
     Nothing is deleted: damaged packs are set aside under damaged/ in the store. A damaged journal
-    is left as it is, and listed (exit 3), unless --cut-journals.
+    is left as it is, and listed, unless --cut-journals. Exits with 3 when that is so, or when
+    objects were lost.
     """
     with app.progress("repairing"):
         done = repair_everything(app.home, cut_journals=cut_journals)
@@ -65,4 +66,5 @@ def command(app: App, *, cut_journals: bool) -> Outcome:
             out.line("Give up what lies behind the damage: crab repair --cut-journals")
         out.line("See what is affected: crab check")
 
-    return Outcome(data, text, Exit.INCOMPLETE if done.left else Exit.DONE)
+    whole = not done.left and not packs.objects_lost
+    return Outcome(data, text, Exit.DONE if whole else Exit.INCOMPLETE)
