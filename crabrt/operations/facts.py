@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from crabrt.core.config import Config
+from crabrt.errors import Damaged, FormatTooNew, NotFound, StoreUnavailable
 from crabrt.inspector.watch import Reason, probe
 from crabrt.operations import probes
+from crabrt.store.format import read_format
 
 _LOW_SPACE_BYTES = 1 << 30
 _NETWORK_KINDS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "virtiofs", "afs"})
@@ -50,20 +53,25 @@ class Machine:
     unprotected: tuple[str, ...]
 
 
-def examine(home: Path, workspace: Path, *, store_bytes: int, criu_program: str | None) -> Machine:
-    """Probe the machine for a store at `home` and an agent that works in `workspace`.
+def examine(
+    config: Config, workspace: Path, *, store_bytes: int, criu_program: str | None
+) -> Machine:
+    """Probe the machine for an agent that works in `workspace`.
 
     Args:
-        home: the store's directory; need not exist yet.
+        config: what is in force there; its store need not exist yet.
         workspace: the directory to protect.
         store_bytes: what the store takes now.
         criu_program: path of ``criu``, or None where it is not installed.
     """
+    home = config.home
     landlock = _landlock()
     facts = (
         _kernel(),
         _privileges(),
         *_places(home, workspace, store_bytes),
+        *_unusable(home),
+        _settings(config),
         _times(home),
         _fanotify(workspace),
         _criu(criu_program),
@@ -157,6 +165,36 @@ def _places(home: Path, workspace: Path, store_bytes: int) -> list[Fact]:
     else:
         facts.append(Fact("store-space", Standing.OK, seen, "there is room"))
     return facts
+
+
+def _unusable(home: Path) -> list[Fact]:
+    """Why a store that is there cannot be opened, if it cannot."""
+    try:
+        read_format(home)
+    except NotFound:  # the first run makes it
+        return []
+    except (Damaged, FormatTooNew, StoreUnavailable) as error:
+        meaning = "nothing can be protected: no run can begin"
+        return [Fact("store-format", Standing.BAD, error.message, meaning, error.hint)]
+    return []
+
+
+def _settings(config: Config) -> Fact:
+    """What is in force, as far as somebody set it."""
+    default = Config(config.home)
+    names = (name for name in Config.__struct_fields__ if name != "home")
+    changed = {name: getattr(config, name) for name in names}
+    told = [f"{name}={value}" for name, value in changed.items() if value != getattr(default, name)]
+    limit_s = config.gate_limit_ms / 1e3
+    return Fact(
+        "settings",
+        Standing.LIMITED if config.disable else Standing.OK,
+        ", ".join(told) or "all as by default",
+        "every decorator is the plain function: nothing is protected"
+        if config.disable
+        else f"the store may take {_mib(config.size_cap_bytes)}; a gate may hold the loop "
+        f"{limit_s:g} s",
+    )
 
 
 def _mib(size_bytes: int) -> str:

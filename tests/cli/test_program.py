@@ -9,6 +9,7 @@ import pytest
 from crabrt import errors
 from crabrt.cli.exits import ALWAYS, MEANING, Exit
 from crabrt.cli.group import GROUP, VERBS
+from crabrt.cli.program import execute
 
 HEAVY = ("rich", "sqlite3", "zstandard", "pathspec", "pyfastcdc")
 
@@ -233,3 +234,12 @@ def test_bash_is_told_that_a_target_is_one_word(crab):
         check=True,
     )
     assert shown.stdout == " :"
+
+
+@pytest.mark.parametrize("name", ["crab", "crabrt"])
+def test_a_completion_script_is_for_the_name_it_was_asked_under(name, home, capfd):
+    assert execute(["completion", "bash"], name) == 0
+    script = f"{capfd.readouterr().out}\ncomplete -p {name}"
+    shown = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout.split()[-1] == name
+    assert f"_{name.upper()}_COMPLETE=" in script

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from crabrt.core.config import Config
 from crabrt.operations import excludes, probes
 from crabrt.operations.excludes import survey
 from crabrt.operations.facts import Standing, examine
@@ -10,11 +11,11 @@ from crabrt.operations.facts import Standing, examine
 
 def test_every_fact_is_probed_and_says_what_it_means(tmp_path):
     home = tmp_path / "store"
-    machine = examine(home, tmp_path, store_bytes=0, criu_program=None)
+    machine = examine(Config(home), tmp_path, store_bytes=0, criu_program=None)
     names = {fact.name for fact in machine.facts}
     assert names >= {
         "kernel", "privileges", "workspace", "store", "store-writable", "store-space", "clock",
-        "fanotify", "criu", "namespaces", "landlock",
+        "fanotify", "criu", "namespaces", "landlock", "settings",
     }  # fmt: skip
     assert all(fact.seen and fact.meaning for fact in machine.facts)
     assert machine.protected
@@ -29,8 +30,27 @@ def test_probes_leave_nothing_behind(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_store_that_cannot_be_opened_is_bad(tmp_path):
+    (tmp_path / "format.json").write_text('{"version": 99}')
+    machine = examine(Config(tmp_path), tmp_path, store_bytes=0, criu_program=None)
+    fact = next(fact for fact in machine.facts if fact.name == "store-format")
+    assert fact.standing is Standing.BAD
+    assert "format 99" in fact.seen
+    assert "upgrade" in fact.hint
+
+
+def test_settings_that_are_not_the_default_are_told(tmp_path):
+    for config, told in (
+        (Config(tmp_path), "all as by default"),
+        (Config(tmp_path, strict=True, exclude=("a/",)), "strict=True, exclude=('a/',)"),
+    ):
+        machine = examine(config, tmp_path, store_bytes=0, criu_program=None)
+        fact = next(fact for fact in machine.facts if fact.name == "settings")
+        assert fact.seen == told
+
+
 def test_a_store_on_a_read_only_place_is_bad(tmp_path):
-    machine = examine(Path("/proc/store"), tmp_path, store_bytes=0, criu_program=None)
+    machine = examine(Config(Path("/proc/store")), tmp_path, store_bytes=0, criu_program=None)
     fact = next(fact for fact in machine.facts if fact.name == "store-writable")
     assert fact.standing is Standing.BAD
     assert fact.hint

@@ -19,6 +19,7 @@ from crabrt.errors import NotFound
 from crabrt.operations.excludes import Survey, survey
 from crabrt.operations.facts import Machine, Standing, examine
 from crabrt.operations.retention import pack_bytes
+from crabrt.runtime.settings import load_config
 
 _SIGNS = {
     Standing.OK: ("ok", "green"),
@@ -38,6 +39,8 @@ _INDENT = 25
 def command(app: App, *, workspace: str, quick: bool) -> Outcome:
     """Probe this machine, the store's place and WORKSPACE: what is protected here, what is not.
 
+    `settings` is what is in force for an agent there, but for the arguments of its decorator.
+
     Exits with 3 if nothing could be protected as things are. Where the workspace is large it
     proposes excludes, with sizes; what is excluded is not protected, so the choice is yours.
     """
@@ -45,7 +48,10 @@ def command(app: App, *, workspace: str, quick: bool) -> Outcome:
     if not place.is_dir():
         raise NotFound("no such directory", where=workspace)
     machine = examine(
-        app.home, place, store_bytes=pack_bytes(app.home), criu_program=shutil.which("criu")
+        load_config(place, home=app.home),
+        place,
+        store_bytes=pack_bytes(app.home),
+        criu_program=shutil.which("criu"),
     )
     found = None
     if not quick:
