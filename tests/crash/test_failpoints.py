@@ -195,6 +195,13 @@ def test_every_failpoint_belongs_to_a_scenario():
     assert crash.declared().keys() - asked == set()
 
 
+def test_every_failpoint_is_in_a_table_of_what_a_crash_leaves():
+    pages = Path(__file__).parents[2].glob("docs/internals/*.md")
+    rows = [line for page in pages for line in page.read_text().splitlines() if line[:1] == "|"]
+    told = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert crash.declared().keys() - told == set()
+
+
 def test_no_exception_is_of_a_failpoint_that_is_no_more():
     for table in (ELSEWHERE, ONCE):
         for scenario, names in table.items():
