@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import typing
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from crabrt.runtime import registry
 from crabrt.runtime.calls import Acting, Outcome, begin
 from crabrt.runtime.entering import Entry, arguments_of, enter, enter_child, look_up, result_of
 from crabrt.runtime.exceptions import seal_exception
-from crabrt.runtime.losses import UnprotectedWarning
+from crabrt.runtime.losses import UnprotectedWarning, warn
 from crabrt.runtime.opening import Setup
 from crabrt.runtime.replay import Species
 from crabrt.runtime.requests import Binder
@@ -140,9 +139,7 @@ def open_or_warn(opening: Callable[[], Entry], config: Config) -> Entry | None:
     except StoreUnavailable as error:
         if config.strict:
             raise
-        warnings.warn(
-            f"crabrt: this run is not protected: {error}", UnprotectedWarning, stacklevel=5
-        )
+        warn(f"this run is not protected: {error}", UnprotectedWarning)
         return None
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections import deque
 
 from crabrt.errors import Unprotected
+
+_OURS = ("crabrt.", "crabrt_")  # an adapter's frames are no more the loop's than our own
 
 
 class UnprotectedWarning(UserWarning):
@@ -22,6 +25,14 @@ class CallbackWarning(UserWarning):
 
 class ObserverWarning(UserWarning):
     """An observer missed changes, as an audit of it found: please report it. None is lost."""
+
+
+def warn(text: str, category: type[Warning]) -> None:
+    """Warn of `text`, at the line of the loop's own code that this package was called from."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(_OURS):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(f"crabrt: {text}", category, stacklevel=level if frame is not None else 1)
 
 
 class Losses:
@@ -59,7 +70,7 @@ class Losses:
         """
         while self._mentions:
             text, category = self._mentions.popleft()
-            warnings.warn(f"crabrt: run {run}: {text}", category, stacklevel=3)
+            warn(f"run {run}: {text}", category)
         lost, self._untold = self._untold, None
         if lost is None:
             return
@@ -67,8 +78,4 @@ class Losses:
             raise Unprotected(lost, where=run)
         if not self._warned:
             self._warned = True
-            warnings.warn(
-                f"crabrt: run {run}: {lost}; the loop goes on, see `crab log {run}`",
-                UnprotectedWarning,
-                stacklevel=3,
-            )
+            warn(f"run {run}: {lost}; the loop goes on, see `crab log {run}`", UnprotectedWarning)

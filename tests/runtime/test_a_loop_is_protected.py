@@ -415,6 +415,7 @@ def test_a_store_that_cannot_be_made_warns_and_the_loop_goes_on(
         warnings.simplefilter("always")
         assert loop(ws, [lambda: write(str(ws / "a"), "x")])("go") == 3
     assert [w.category for w in caught] == [crabrt.UnprotectedWarning]
+    assert caught[0].filename == __file__  # not a line of the package
     assert (ws / "a").read_text() == "x"
 
 
