@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -19,8 +19,14 @@ from crabrt.cli.verb import Outcome, verb
 from crabrt.core.targets import Target
 from crabrt.errors import NotFound, RestoreFailed, UsageError
 from crabrt.journal import RunRow
-from crabrt.operations.restoring import restore_beside, restore_state, scoped_paths
-from crabrt.operations.targets import resolve
+from crabrt.operations.restoring import (
+    Progress,
+    Restored,
+    restore_beside,
+    restore_state,
+    scoped_paths,
+)
+from crabrt.operations.targets import State, resolve
 from crabrt.workspace import Workspace
 
 
@@ -71,29 +77,12 @@ def command(
     workspace_path = state.run.workspace
     scope = scoped_paths(app.store, state, workspace_path, given, app.cwd)
     with app.progress(f"restoring {state.name}") as progress:
-        if to is not None:
-            done = restore_beside(
-                app.store,
-                app.index,
-                state,
-                Path(to),
-                paths=scope,
-                force=force,
-                progress=progress,
-            )
+        if to is None:
+            done = _in_place(app, state, scope, dry_run=dry_run, force=force, progress=progress)
         else:
-            workspace = _workspace(app, state.run)
-            with _elsewhere_instead():
-                done = restore_state(
-                    app.index,
-                    app.writer,
-                    workspace,
-                    state,
-                    paths=scope,
-                    dry_run=dry_run,
-                    force=force,
-                    progress=progress,
-                )
+            done = restore_beside(
+                app.store, app.index, state, Path(to), paths=scope, force=force, progress=progress
+            )
     undoable = to is None and not dry_run and done.report.before is not None
     data = {
         **restored_json(done, state.name, "crab undo" if undoable else None),
@@ -108,6 +97,29 @@ def command(
             out.line("Take it back: crab undo")
 
     return Outcome(data, text, restored_exit(done.report, force=force))
+
+
+def _in_place(
+    app: App,
+    state: State,
+    paths: Sequence[bytes],
+    *,
+    dry_run: bool,
+    force: bool,
+    progress: Progress,
+) -> Restored:
+    workspace = _workspace(app, state.run)
+    with _elsewhere_instead():
+        return restore_state(
+            app.index,
+            app.writer,
+            workspace,
+            state,
+            paths=paths,
+            dry_run=dry_run,
+            force=force,
+            progress=progress,
+        )
 
 
 @contextlib.contextmanager
