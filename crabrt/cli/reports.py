@@ -15,6 +15,9 @@ from crabrt.workspace.restoring import RestoreReport
 
 _SHOWN = 30
 
+KILLED_RESTORE = "A restore here was killed; the next restore, undo or run finishes it."
+"""What a command says that looks only."""
+
 
 def restored_json(done: Restored, what: str | None, undo: str | None) -> dict[str, Any]:
     """A restore for programs; `what` was restored, `undo` is how to take it back."""

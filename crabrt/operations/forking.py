@@ -102,6 +102,7 @@ def fork_to(
     if paths == "refuse":
         _refuse_named_path(store, parent, state)
     cut = _find_cut(parent, state)
+    _refuse_occupied(directory)
     report = restore_to(store, state.root, directory, progress=progress)
     workspace = Workspace.open(directory, store.home)
     run = _fork_journal(store.home, state, cut, workspace.path, workspace.id)
@@ -138,6 +139,15 @@ def named_paths(store: Store, parent: Path, state: State) -> Iterator[str]:
         if any(needle in text for text in _texts(store, record, seen)):
             call = getattr(record.body, "call", None)
             yield f"{record.entry.kind} {call}" if call is not None else record.entry.kind
+
+
+def _refuse_occupied(directory: Path) -> None:
+    """A fork is a workspace of its own: there is no merging into another."""
+    with contextlib.suppress(OSError):  # the restore says what is wrong with it
+        if next(directory.iterdir(), None) is not None:
+            raise UsageError(
+                "the directory is not empty", where=str(directory), hint="name a new one"
+            )
 
 
 def _refuse_named_path(store: Store, parent: Path, state: State) -> None:

@@ -232,6 +232,9 @@ def test_fork_makes_a_run_of_its_own_that_outlives_its_parent(crab, run, workspa
     row = next(r for r in crab("runs", "--json").data if r["run"] == fork)
     assert (row["parent"], row["family"], row["turns"]) == (run.run, run.run, 1)
     assert row["workspace"] == str(place)
+    again = crab("fork", "last@1", "--to", place, "--json")
+    assert again.error["message"] == "the directory is not empty"
+    assert "--force" not in again.error["hint"]  # there is no such option
     assert crab("rm", run.run, "--yes").code == 0
     assert crab("gc", "--json").data["missing"] == []
     assert crab("check").code == 0

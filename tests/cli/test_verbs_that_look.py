@@ -2,8 +2,12 @@ import base64
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
+
+import crabrt
+from crabrt.testing import crash
 
 
 @pytest.fixture
@@ -222,6 +226,21 @@ def test_diff_against_the_workspace_sees_it_as_it_is_and_stores_nothing(crab, ru
     assert json.loads(crab("du", "--json").out)["data"]["store"]["pack_bytes"] == before
     assert crab("diff", "last@-1", "--stat", "--name-only").code == 2
     assert crab("diff", "last@1", "last@99").code == 4
+
+
+def test_a_killed_restore_is_told_by_what_looks_at_the_workspace_until_it_is_finished(
+    crab, run, workspace, home, tmp_path
+):
+    program = Path(crabrt.__file__).with_name("__main__.py")
+    words = ["restore", "last@1", "--home", home]
+    crash.kill_at("restore.committed", 1, program, words, mark=tmp_path / "mark", cwd=workspace)
+    for words in (["status"], ["diff"]):
+        done = crab(*words)
+        assert done.code == 3
+        assert "A restore here was killed" in done.out + done.err
+        assert crab(*words, "--json").data["restore_interrupted"] is True
+    assert "finished first" in crab("undo").out
+    assert crab("diff").code == 0
 
 
 def test_status_tells_whether_a_live_run_protects_the_directory(crab, builder, home, workspace):

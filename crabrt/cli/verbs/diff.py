@@ -14,7 +14,7 @@ from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
 from crabrt.cli.params import TARGET
 from crabrt.cli.patch import FileStat, describe, file_patch, file_stat, patch_bytes
-from crabrt.cli.reports import skipped_text
+from crabrt.cli.reports import KILLED_RESTORE, skipped_text
 from crabrt.cli.safe_text import path_fields, safe_path, safe_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.verb import Outcome, verb
@@ -26,7 +26,7 @@ from crabrt.operations.comparing import Comparison, compare_states, compare_with
 from crabrt.operations.restoring import scoped_paths
 from crabrt.operations.targets import resolve
 from crabrt.store.contents import read_bytes
-from crabrt.workspace import Change
+from crabrt.workspace import Change, RestoreLog
 
 _BAR = 40
 
@@ -66,6 +66,7 @@ def command(
     states = [first] if second is None else [first, resolve(app.index, second)]
     passed = [state for state in states if state.skipped]
     app.keep(stack := contextlib.ExitStack())
+    killed = False
     if len(states) > 1:
         other = states[1]
         comparison, name = compare_states(app.store, first, other), other.name
@@ -76,11 +77,15 @@ def command(
                 compare_with_workspace(app.store, first, workspace, app.config)
             )
         name = "workspace"
-    exit_code = Exit.INCOMPLETE if comparison.not_captured else Exit.DONE
+        killed = RestoreLog(workspace.state_dir).interrupted() is not None
+    exit_code = Exit.INCOMPLETE if comparison.not_captured or killed else Exit.DONE
     if app.json:
-        return Outcome(_data(comparison, paths, first.name, name), lambda _: None, exit_code)
+        data = {**_data(comparison, paths, first.name, name), "restore_interrupted": killed}
+        return Outcome(data, lambda _: None, exit_code)
 
     def text(out: Screen) -> None:
+        if killed:
+            app.err.line(app.err.style(KILLED_RESTORE, "red"))
         for state in passed:
             app.err.line(f"{state.name}: {skipped_text(state)}")
         if name_only:

@@ -9,7 +9,7 @@ import click
 from crabrt.cli import amounts
 from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
-from crabrt.cli.reports import show_more
+from crabrt.cli.reports import KILLED_RESTORE, show_more
 from crabrt.cli.run_lines import how_it_ended, how_to_go_on, run_json, run_title
 from crabrt.cli.safe_text import path_fields, safe_path, safe_text
 from crabrt.cli.screen import Screen
@@ -59,9 +59,7 @@ def _show_nothing(out: Screen) -> None:
 
 def _show(out: Screen, place: bytes, found: Standing) -> None:
     if found.interrupted is not None:
-        out.line(
-            out.style("A restore here was killed; the next restore or undo finishes it.", "red")
-        )
+        out.line(out.style(KILLED_RESTORE, "red"))
     run = found.run
     if run is None:
         out.line(f"{safe_path(place)} was never protected.")
