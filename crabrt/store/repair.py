@@ -38,6 +38,7 @@ class RepairReport(msgspec.Struct, frozen=True):
         objects_lost: records that their indexes listed and that are not intact (as far as an index
             was left to say so).
         packs, objects: in the rebuilt catalog.
+        directories_closed: directories that others could look into.
     """
 
     format_rewritten: bool = False
@@ -47,6 +48,7 @@ class RepairReport(msgspec.Struct, frozen=True):
     objects_lost: int = 0
     packs: int = 0
     objects: int = 0
+    directories_closed: int = 0
 
 
 def repair(home: Path) -> RepairReport:
@@ -69,12 +71,22 @@ def repair(home: Path) -> RepairReport:
         guard = locks.try_lock(home / layout.GC / "lock")
         if guard is None:
             raise StoreBusy("gc or another repair is running", where=str(home), hint="wait for it")
-        return _repair(home)
+        closed = _close_to_others(home)
+        return msgspec.structs.replace(_repair(home), directories_closed=closed)
     except OSError as error:
         raise unavailable(error, home, "repairing the store") from error
     finally:
         if guard is not None:
             guard.release(remove=False)
+
+
+def _close_to_others(home: Path) -> int:
+    closed = 0
+    for path in (home, *(home / name for name in layout.DIRECTORIES)):
+        if os.stat(path).st_mode & 0o077:
+            os.chmod(path, 0o700)
+            closed += 1
+    return closed
 
 
 def _refuse_newer_format(home: Path) -> None:

@@ -224,3 +224,12 @@ def test_repairing_a_sound_store_changes_nothing(home, store, noise):
     store.close()
     report = repair(home)
     assert (report.packs_set_aside, report.objects_lost, report.objects) == ((), 0, 20)
+
+
+def test_repair_closes_a_store_that_others_could_look_into(home, store):
+    store.close()
+    home.chmod(0o755)
+    (home / "packs").chmod(0o750)
+    assert repair(home).directories_closed == 2
+    assert [p.stat().st_mode & 0o777 for p in (home, home / "packs")] == [0o700, 0o700]
+    assert repair(home).directories_closed == 0

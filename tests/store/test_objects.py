@@ -11,6 +11,7 @@ import pytest
 from crabrt.core.ids import ObjectId, ObjectKind, object_id
 from crabrt.errors import DamagedObject, NotFound, UsageError
 from crabrt.store import Store
+from crabrt.store.compression import Codec, compress
 
 
 @pytest.mark.parametrize("length", [0, 1, 63, 64, 4096, 100_000, 3_000_000])
@@ -24,6 +25,16 @@ def test_what_was_put_comes_back(writer, store, noise, length, compressible):
     assert store.get(put) == data
     writer.sync()
     assert store.get(put) == data
+
+
+@pytest.mark.parametrize("length", [1_000, 100_000])
+def test_only_what_shrinks_is_compressed(noise, length):
+    text = b"def function(argument):\n    return argument\n" * (length // 40)
+    codec, packed = compress(text)
+    assert codec is Codec.ZSTD
+    assert len(packed) < len(text) // 10
+    dense = noise(1, length)
+    assert compress(dense) == (Codec.RAW, dense)
 
 
 @pytest.mark.parametrize("kind", list(ObjectKind))

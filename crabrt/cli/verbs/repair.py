@@ -49,6 +49,9 @@ def command(app: App, *, cut_journals: bool) -> Outcome:
         )
         if packs.format_rewritten:
             out.line("format.json was rewritten.")
+        if packs.directories_closed:
+            closed = amounts.count(packs.directories_closed, "directory", "directories")
+            out.line(f"{closed} closed to others (mode 700).")
         if packs.packs_sealed:
             out.line(f"{amounts.count(packs.packs_sealed, 'unfinished pack')} sealed.")
         if packs.packs_set_aside:
