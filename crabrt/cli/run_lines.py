@@ -53,6 +53,10 @@ def run_title(out: Screen, row: RunRow) -> str:
     )
 
 
+_IN_DOUBT = "crabrt.errors.InDoubt"
+"""The tag of what ends a resume that only a person can decide about: again, it would end so."""
+
+
 def how_it_ended(row: RunRow) -> str | None:
     """The exception that ended the run, if one did, on one line; or that its end is missing."""
     failure = row.view.failure
@@ -66,6 +70,12 @@ def how_it_ended(row: RunRow) -> str | None:
 
 def how_to_go_on(row: RunRow) -> str | None:
     """The command that takes the run up again; None where there is nothing to take up."""
+    failure = row.view.failure
+    if row.status == "failed" and failure is not None and failure.tag == _IN_DOUBT:
+        return (
+            "Once you know whether it happened, go on from a turn before it: "
+            f"crab resume {row.run}@TURN"
+        )
     if row.status in {"crashed", "ended", "failed"}:
         return f"Take it up again: crab resume {row.run}"
     return f"Go on in it: crab resume {row.run}" if row.status == "forked" else None

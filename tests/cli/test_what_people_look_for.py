@@ -21,8 +21,9 @@ from crabrt.core.entries import (
 )
 from crabrt.core.ids import object_id
 from crabrt.core.verdicts import Prior, Protection
-from crabrt.errors import RestoreFailed
+from crabrt.errors import InDoubt, RestoreFailed
 from crabrt.journal.views import ModelView, ToolView, TurnView
+from crabrt.runtime.structured import type_tag
 
 
 class Terminal(io.StringIO):
@@ -120,6 +121,17 @@ def test_a_run_that_failed_says_why(crab, builder, home, workspace):
     assert "It ended with ValueError: no such …" in crab("log", "last").out
     assert "It ended with ValueError: no such …" in crab("status").out
     assert crab("runs", "--json").data[0]["failure"]["tag"] == "ValueError"
+
+
+def test_a_run_that_waits_for_a_decision_is_not_advised_to_do_the_same_again(
+    crab, builder, home, workspace
+):
+    run = builder.small_run(home, workspace)
+    why = Failure(type_tag(InDoubt), "it may or may not have happened", Payload())
+    run.journal.append(Ended("failed", 1.0, failure=why), turn=run.turns)
+    run.close()
+    for verb in ("log", "status"):
+        assert crab(verb).out.splitlines()[-1].endswith(f"crab resume {run.run}@TURN")
 
 
 def test_a_turn_that_was_cut_off_is_not_shown_as_if_it_still_went_on(

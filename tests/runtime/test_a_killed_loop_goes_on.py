@@ -536,7 +536,9 @@ def test_gathered_calls_replay_to_the_branch_that_made_them(ws: Path, killed, di
     assert result == [["a0", "a1"], ["b0", "b1"]]
 
 
-def test_calls_of_a_thread_pool_replay_whichever_thread_takes_them(ws: Path, killed, die) -> None:
+def test_calls_of_a_thread_pool_replay_whichever_thread_takes_them(
+    ws: Path, killed, die, store
+) -> None:
     counted = ws.parent / "counted"
 
     def agent(deadly: bool, order: int):
@@ -564,6 +566,7 @@ def test_calls_of_a_thread_pool_replay_whichever_thread_takes_them(ws: Path, kil
     killed(lambda: agent(deadly=True, order=1)())
     assert agent(deadly=False, order=-1).resume("last") == [0, 1, 4, 9, 16, 25]
     assert counted.read_text() == "." * 6
+    assert {tool.name for turn in store.turns() for tool in turn.tools} == {"square", "act"}
 
 
 def test_a_cancelled_call_replays_as_cancelled(ws: Path, killed, die) -> None:
