@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import crabrt
+from crabrt.journal import RunIndex
 from crabrt.testing import crash
 
 
@@ -53,6 +54,23 @@ def test_log_has_a_line_a_turn_and_all_promised_fields(crab, run):
     assert "F files" in lines[3]
     assert "○ inherited" in lines[5]
     assert [t["turn"] for t in crab("log", "last", "-n", "2", "--json").data["turns"]] == [2, 3]
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 4, 5])
+def test_a_log_is_read_in_windows_and_looks_the_same(crab, run, monkeypatch, window):
+    whole = [crab("log", *words).out for words in ([], ["-n", "2"], ["--json"], ["--stats"])]
+    asked = []
+    turns = RunIndex.turns
+
+    def counted(index, name, first=None, last=None):
+        asked.append((first, last))
+        return turns(index, name, first, last)
+
+    monkeypatch.setattr(RunIndex, "turns", counted)
+    monkeypatch.setattr("crabrt.cli.verbs.log._WINDOW", window)
+    again = [crab("log", *words).out for words in ([], ["-n", "2"], ["--json"], ["--stats"])]
+    assert again == whole
+    assert all(last - first < window for first, last in asked)
 
 
 def test_log_of_a_path_shows_the_turns_that_touched_it(crab, run, workspace):

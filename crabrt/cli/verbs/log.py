@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from collections import deque
 from collections.abc import Iterator
-from typing import Any
 
 import click
 
@@ -24,11 +24,13 @@ from crabrt.cli.verb import Outcome, verb
 from crabrt.core.targets import LAST, Target
 from crabrt.errors import UsageError
 from crabrt.journal import RunIndex, RunRow, TurnRow
+from crabrt.journal.views import TurnView
 from crabrt.operations.statistics import statistics_of
 from crabrt.operations.touching import turns_touching
 
 _POLL_S = 0.2
 _SHOWN_PROBLEMS = 8
+_WINDOW = 500
 
 
 @verb(
@@ -73,37 +75,57 @@ def command(
         _refuse_with_follow(paths=bool(paths), stats=stats)
         return Outcome(None, lambda _: None, _follow(app, row, limit), told=True)
     first = None if limit is None else max(0, row.turns + 1 - limit)
-    turns = app.index.turns(row.run, first)
-    timed = list(with_durations(row.view, turns))
+    timed = with_durations(row.view, _in_windows(app.index, row, first or 0))
     if paths:
+        whole = list(timed)
         with app.progress("looking at what each turn changed"):
             touched = turns_touching(
-                app.store, row, turns, [_relative(row, p, app.cwd) for p in paths]
+                app.store,
+                row,
+                [turn for turn, _ in whole],
+                [_relative(row, p, app.cwd) for p in paths],
             )
-        timed = [(turn, took) for turn, took in timed if turn.turn in touched]
+        timed = (pair for pair in whole if pair[0].turn in touched)
     if stats:
         return _stats(row, [turn for turn, _ in timed])
-    problems = [line for turn, _ in timed for line in needs_attention(turn)]
-
-    def text(out: Screen) -> None:
-        out.line(run_title(out, row))
-        if paths and not timed:
-            out.line("No turn touched that.")
-        live = row.status == "running"
-        rows = (turn_row(turn, took, live=live) for turn, took in timed)
-        out.lines(render_table(out, COLUMNS, rows))
-        for line in problems[-_SHOWN_PROBLEMS:]:
-            out.paragraph(line, "yellow", indent=2)
-        if len(problems) > _SHOWN_PROBLEMS:
-            more = len(problems) - _SHOWN_PROBLEMS
-            out.line(f"... and {more} more of the turns before (crab show {row.run}@TURN)")
-        out.lines(_afterwards(out, row))
-
-    data: dict[str, Any] | None = None
     if app.json:
         shown = [turn_json(turn, took) for turn, took in timed]
-        data = {**run_json(row), "turns": shown}
-    return Outcome(data, text, _exit_code(row))
+        return Outcome({**run_json(row), "turns": shown}, lambda _: None, _exit_code(row))
+    return Outcome(None, lambda out: _show(out, row, timed, chosen=bool(paths)), _exit_code(row))
+
+
+def _in_windows(index: RunIndex, row: RunRow, first: int) -> Iterator[TurnRow]:
+    """The turns from `first` on, a window at a time: a long run takes no more memory."""
+    for at in range(first, row.turns + 1, _WINDOW):
+        yield from index.turns(row.run, at, min(at + _WINDOW - 1, row.turns))
+
+
+def _show(
+    out: Screen, row: RunRow, timed: Iterator[tuple[TurnView, float | None]], *, chosen: bool
+) -> None:
+    """The table, and what a person should read below it."""
+    problems: deque[str] = deque(maxlen=_SHOWN_PROBLEMS)
+    shown = met = 0
+    live = row.status == "running"
+
+    def rows() -> Iterator[list[Cell | str]]:
+        nonlocal shown, met
+        for turn, took in timed:
+            attention = needs_attention(turn)
+            problems.extend(attention)
+            shown, met = shown + 1, met + len(attention)
+            yield turn_row(turn, took, live=live)
+
+    out.line(run_title(out, row))
+    out.lines(render_table(out, COLUMNS, rows()))
+    if chosen and not shown:
+        out.line("No turn touched that.")
+    for line in problems:
+        out.paragraph(line, "yellow", indent=2)
+    if met > len(problems):
+        more = met - len(problems)
+        out.line(f"... and {more} more of the turns before (crab show {row.run}@TURN)")
+    out.lines(_afterwards(out, row))
 
 
 def _refuse_with_follow(*, paths: bool, stats: bool) -> None:
