@@ -137,7 +137,7 @@ def _refuse_dear_places(real: bytes) -> None:
         raise WorkspaceRefused(
             f"this is {what}",
             where=os.fsdecode(real),
-            hint="work in a directory below it, or force it",
+            hint="work in a directory below it, or force it (force=True, CRAB_FORCE=1)",
         )
 
 

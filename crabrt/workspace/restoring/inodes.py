@@ -137,6 +137,9 @@ class InodePlanner:
 
     def _note_broken(self, touched: Iterable[bytes]) -> None:
         for path in touched:
+            before = self._changes[path].before if path in self._changes else None
+            if before is not None and before.kind == Kind.DIR:
+                continue  # its links are itself and what is in it
             inode = self._inode(path)
             if inode and (
                 any(name not in self._scope for name in inode) or self._nlink(path) > len(inode)

@@ -99,7 +99,8 @@ class Session:
             conflicts = self._conflicts(known, before, plan, scope)
             if conflicts and not (force or dry_run):
                 raise WouldLoseChanges(
-                    f"somebody else changed {len(conflicts)} paths since the last checkpoint",
+                    f"somebody else changed {len(conflicts)} path{'s' * (len(conflicts) != 1)}"
+                    " since the last checkpoint",
                     list(conflicts),
                     where=os.fsdecode(self._workspace.path),
                 )

@@ -506,3 +506,18 @@ def test_progress_reaches_its_total(place):
     seen = []
     place.restore(target, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1][0] == seen[-1][1] == len(seen)
+
+
+def test_a_directory_that_became_a_file_breaks_no_link(place, assert_same):
+    place.file("d/below/f")
+    root, facts = place.checkpoint(), place.facts()
+    (place.path / "d/below/f").unlink()
+    (place.path / "d/below").rmdir()
+    (place.path / "d").rmdir()
+    place.file("d", b"now a file")
+    after = place.checkpoint()
+    report = place.restore(root)
+    assert_same(place.facts(), facts)
+    assert report.links_broken == ()
+    report = place.restore(after)
+    assert report.links_broken == ()
