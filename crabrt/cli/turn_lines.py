@@ -104,6 +104,7 @@ def turn_json(turn: TurnView, took_ms: float | None) -> dict[str, Any]:
         "tokens_out": turn.tokens_out,
         "cost_usd": turn.cost_usd,
         "model_wait_ms": turn.model_wait_ms,
+        "observer": turn.observer,
         "scan_ms": turn.scan_ms,
         "capture_ms": turn.capture_ms,
         "durable_ms": turn.durable_ms,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +20,7 @@ import msgspec
 from crabrt.inspector.watch import Dirty, Unwatchable, Watch, open_watch
 from crabrt.workspace import Cancelled, Scan, Suspects, Tracker
 from crabrt.workspace.changes import join
+from crabrt.workspace.stamps import STAMP, inode_and_device
 
 AUDIT_EVERY_S = 60.0
 AUDIT_SHARE = 400
@@ -82,13 +82,20 @@ class Observer(Protocol):
 
 
 class ScanObserver:
-    """Looks at everything, every time. Works everywhere."""
+    """Looks at everything, every time. Works everywhere.
+
+    Args:
+        why: no watch could be had, if one was wanted.
+    """
 
     name = "scan"
 
+    def __init__(self, why: str = "") -> None:
+        self._by = f"scan ({why})" if why else self.name
+
     def look(self, tracker: Tracker) -> Look:
         """See `Observer`."""
-        return Look(tracker.scan(), self.name)
+        return Look(tracker.scan(), self._by)
 
     def settled(self) -> None:
         """See `Observer`."""
@@ -176,7 +183,9 @@ class WatchObserver:
         self._take_in()
         if self._why() is not None:
             return ()
-        missed = tuple(path for path in _differing(scan) if not _named(self._pending, path))
+        missed = tuple(
+            path for path, inodes in _differing(scan) if not _named(self._pending, path, inodes)
+        )
         if missed:
             self._why_all = "the watch missed something"
         return missed[:_MISSED_MAX]
@@ -212,8 +221,10 @@ class AutoObserver:
         """See `Observer`."""
         if self._slow and not self._tried:
             self._tried = True
-            with suppress(Unwatchable):
+            try:
                 self._now = WatchObserver(self._opened())
+            except Unwatchable as error:
+                self._now = ScanObserver(error.message)
         look = self._now.look(tracker)
         # The first look lists everything; the ones after it say what a look takes.
         self._slow = self._looks > 0 and look.scan.scan_ms > WATCH_FROM_MS
@@ -259,28 +270,46 @@ def _suspects(dirty: Dirty) -> Suspects:
     return Suspects(dirty.places, dirty.subtrees, dirty.inodes)
 
 
-def _differing(scan: Scan) -> Iterator[bytes]:
-    """The paths whose names or stamps are others than in the index; times of directories aside."""
+_Inodes = frozenset[tuple[int, int]]
+
+
+def _differing(scan: Scan) -> Iterator[tuple[bytes, _Inodes]]:
+    """The paths that are others than in the index, with (device, inode) before and now.
+
+    The times of directories, which move with every name in them, do not count.
+    """
     for seen in scan.seen:
         known, path = seen.dir, seen.dir.path
         if _attributes(seen.stamp) != _attributes(known.stamp):
-            yield path
-        before = set(known.names)
-        for name in before.symmetric_difference(seen.names):
-            yield join(path, name)
+            yield path, _inodes(known.stamp, seen.stamp)
+        before, now = set(known.names), set(seen.names)
+        for name in before - now:
+            yield join(path, name), _inodes(known.stamp_of(name))
+        for name in now - before:
+            yield join(path, name), _inodes(seen.stamp_of(name))
         for i in seen.read:
             name = seen.names[i]
-            if name in before and seen.stamp_of(name) != known.stamp_of(name):
-                yield join(path, name)
+            was, is_now = known.stamp_of(name), seen.stamp_of(name)
+            if name in before and was != is_now:
+                yield join(path, name), _inodes(was, is_now)
 
 
-def _attributes(stamp: bytes) -> bytes:
-    """Mode, inode, device, links, owner: what creating a file in a directory leaves alone."""
-    return stamp[:4] + stamp[28:36]
+def _attributes(stamp: bytes) -> tuple[int, ...]:
+    """Mode and owner."""
+    if not stamp:
+        return ()
+    mode, _, _, _, uid, gid, *_ = STAMP.unpack(stamp)
+    return mode, uid, gid
 
 
-def _named(suspects: Suspects, path: bytes) -> bool:
+def _inodes(*stamps: bytes) -> _Inodes:
+    return frozenset((device, inode) for inode, device in map(inode_and_device, stamps))
+
+
+def _named(suspects: Suspects, path: bytes, inodes: _Inodes) -> bool:
     """Whether a look at the suspects would have looked at `path`."""
+    if inodes & suspects.inodes or inodes & suspects.mapped:
+        return True
     above = b""
     for part in path.split(b"/"):
         if above in suspects.subtrees or part in suspects.places.get(above, ()):

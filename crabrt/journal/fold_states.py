@@ -72,6 +72,7 @@ def _checkpoint(fold: Fold, body: Checkpoint, record: Record) -> None:
         scan_ms=body.scan_ms,
         capture_ms=body.capture_ms,
         durable_ms=body.durable_ms,
+        observer=body.observer,
     )
     fold.edit_run(restorable=body.turn)
     fold.state.checked = body.turn

@@ -118,6 +118,7 @@ class TurnView(msgspec.Struct, frozen=True, array_like=True):
         labels: names people or the loop gave it or a point inside it.
         pinned: retention may not thin it.
         thinned_ns, thinned_why: when and why retention dropped its files, else 0 and empty.
+        observer: who said what may have changed; empty while it has no checkpoint.
     """
 
     turn: int
@@ -152,6 +153,7 @@ class TurnView(msgspec.Struct, frozen=True, array_like=True):
     pinned: bool = False
     thinned_ns: int = 0
     thinned_why: str = ""
+    observer: str = ""
 
     @property
     def verdict_names(self) -> list[str]:

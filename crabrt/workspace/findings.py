@@ -87,6 +87,7 @@ class Scan:
         seen: the directories to capture.
         generation: of the tracker's index; a capture refuses a scan of another one.
         watched: only suspects were looked at.
+        mounts: mount points below the workspace, relative to it.
     """
 
     clean: bool
@@ -98,6 +99,7 @@ class Scan:
     seen: tuple[Seen, ...]
     generation: int
     watched: bool = False
+    mounts: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

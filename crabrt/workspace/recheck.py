@@ -40,7 +40,7 @@ class Named:
         suspects: where to look.
         names_of: the names that the index has for inodes.
         restless: directories with names that are read at every scan.
-        mounts: mount points at the last scan; if they changed, this one is a full one.
+        mounts: mount points that the index knows of; if they are others, this is a full scan.
     """
 
     suspects: Suspects
@@ -170,7 +170,8 @@ class Rechecker(Scanner):
     def _restamp(self, seen: Seen, fd: int, names: set[bytes]) -> set[bytes]:
         """Bring names and stamps of `seen` up to date; the names that are not excluded."""
         now_names, stamps = list(seen.names), bytearray(seen.stamps)
-        looked_at = set()
+        looked_at: set[bytes] = set()
+        moved = False
         for name in names:
             found = _stamp_at(name, fd)
             at = bisect_left(now_names, name)
@@ -182,10 +183,12 @@ class Rechecker(Scanner):
             stamps[begin : begin + STAMP_BYTES * known] = found or b""
             if known != (found is not None):
                 now_names[at : at + known] = [] if found is None else [name]
+                moved = True
                 self._sorter.grow(-1 if found is None else 1, 0)
-        if now_names != list(seen.names):
+        if moved:
             seen.names = tuple(now_names)
-        seen.stamps = bytes(stamps)
+        if looked_at:
+            seen.stamps = bytes(stamps)
         return looked_at
 
     def _look_into(self, above: Dir, node: Dir, now: bytes, stack: DirStack) -> None:

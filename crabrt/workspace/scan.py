@@ -140,17 +140,13 @@ class Scanner:
             seen=seen,
             generation=generation,
             watched=self.watched,
+            mounts=self._mounts,
         )
 
     @property
     def trusts_stamps(self) -> bool:
         """Whether the clock that made the stamps was left alone."""
         return self._ground.distrust_from_ns is None
-
-    @property
-    def mounts(self) -> frozenset[bytes]:
-        """Mount points below the workspace, relative to it."""
-        return self._mounts
 
     def _not_captured(self) -> tuple[tuple[bytes, str], ...]:
         found = [(one.dir, one.skipped) for one in self._seen.values()]

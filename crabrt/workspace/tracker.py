@@ -219,7 +219,8 @@ class Tracker:
             named = Named(suspects, self._names_of, self._restless, self._mounts)
             scanner = Rechecker(self.workspace, self._top, ground, cancelled, named)
         scan = scanner.run(self._generation)
-        self._mounts = scanner.mounts
+        if scan.clean:
+            self._mounts = scan.mounts
         return scan
 
     def _names_of(self, inodes: frozenset[tuple[int, int]]) -> Iterable[tuple[Dir, bytes]]:
@@ -270,6 +271,7 @@ class Tracker:
         root = self._put_root(outcome, table.content, batch)
         batch.hand_over()
         self._commit(outcome, linked, table, root, clock)
+        self._mounts = scan.mounts
         return Snapshot(
             root=root,
             previous=previous,

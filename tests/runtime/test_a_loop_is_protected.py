@@ -494,6 +494,7 @@ def test_a_run_says_who_observed_each_turn(ws: Path, home: Path, store, monkeypa
 
     run()
     assert [turn.files_added for turn in store.turns()[1:]] == [1, 1]
+    assert [turn.observer for turn in store.turns()[1:]] == ["fanotify", "fanotify"]
     checkpoints = store.bodies(Checkpoint)
     assert checkpoints[0].observer == "scan (the first look)"
     assert {one.observer for one in checkpoints[1:]} == {"fanotify"}

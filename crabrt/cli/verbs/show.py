@@ -174,6 +174,8 @@ def _turn_text(
         if turn.inner
         else ""
     )
+    if turn.observer:
+        yield f"observed    by {safe_text(turn.observer)}"
     yield f"stored      {amounts.size(turn.bytes_stored)}"
     yield (
         f"times       scan {amounts.duration(turn.scan_ms)}, "
