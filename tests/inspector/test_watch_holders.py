@@ -1,6 +1,7 @@
 """What changes without an event is found by who holds it."""
 
 import ctypes
+import errno
 import mmap
 import os
 import struct
@@ -8,6 +9,8 @@ import subprocess
 import sys
 
 import pytest
+
+from crabrt.inspector.watch import mappings, procfs
 
 pytestmark = pytest.mark.root
 
@@ -20,6 +23,39 @@ print("mapped", flush=True)
 for line in sys.stdin:
     mapping[:8] = line[:8].encode()
     print("stored", flush=True)
+"""
+
+
+HIDE = """
+import ctypes, mmap, os, sys
+handle = os.open(sys.argv[1], os.O_RDWR)
+mapping = mmap.mmap(handle, 0)
+os.close(handle)
+address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+protect = ctypes.CDLL(None, use_errno=True).mprotect
+print("mapped", flush=True)
+for line in sys.stdin:
+    assert protect(ctypes.c_void_p(address), 5000, mmap.PROT_READ | mmap.PROT_WRITE) == 0
+    mapping[:8] = line[:8].encode()
+    assert protect(ctypes.c_void_p(address), 5000, mmap.PROT_READ) == 0
+    print("stored", flush=True)
+"""
+
+LEAVE = """
+import ctypes, mmap, os, sys, threading
+handle = os.open(sys.argv[1], os.O_RDWR)
+mapping = mmap.mmap(handle, 0)
+leader = threading.main_thread().native_id
+def go_on():
+    while open(f"/proc/{leader}/stat").read().rpartition(") ")[2][0] != "Z":
+        pass
+    os.write(1, b"mapped\\n")
+    while line := os.read(0, 100):
+        mapping[:8] = line[:8]
+        os.write(1, b"stored\\n")
+    os._exit(0)
+threading.Thread(target=go_on).start()
+ctypes.CDLL(None).syscall(60, 0)  # exit, of this thread alone
 """
 
 
@@ -36,9 +72,9 @@ def files(here):
 
 
 class Keeper:
-    def __init__(self, path):
+    def __init__(self, path, script=KEEP):
         self.process = subprocess.Popen(
-            [sys.executable, "-S", "-c", KEEP, path],
+            [sys.executable, "-S", "-c", script, path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -80,6 +116,50 @@ def test_a_mapping_of_this_process_is_held(here):
         file.close()
         mapping[:1] = b"x"
         assert files(here) == {b"a": True}
+
+
+def test_a_mapping_is_held_that_can_be_written_no_more(here):
+    keeper = Keeper(here.root / "a", HIDE)
+    try:
+        keeper.store("first")
+        here.watch.drain()
+        step = here.during(here.watch, lambda: keeper.store("second"))
+        assert step.changed == {b"a"} == step.held()
+        assert here.nothing_in(step.dirty)
+    finally:
+        keeper.kill()
+
+
+def test_what_is_held_by_threads_whose_first_has_ended_is_found(here):
+    keeper = Keeper(here.root / "a", LEAVE)
+    try:
+        step = here.during(here.watch, lambda: keeper.store("x"))
+        assert step.changed == {b"a"} == step.held()
+        assert files(here) == {b"a": True}
+    finally:
+        keeper.kill()
+
+
+def test_shared_mappings_are_the_same_by_query_and_by_text(here, monkeypatch):
+    with (
+        open(here.root / "a", "r+b") as file,
+        open(here.root / "b", "r+b") as other,
+        mmap.mmap(file.fileno(), 0),
+        mmap.mmap(other.fileno(), 0, prot=mmap.PROT_READ),
+    ):
+        queried = mappings.shared_mappings(os.getpid())
+        read = []
+
+        def refused(*_):
+            raise OSError(errno.ENOTTY, "an older kernel")
+
+        monkeypatch.setattr(mappings.fcntl, "ioctl", refused)
+        monkeypatch.setattr(mappings, "read", lambda path: read.append(path) or procfs.read(path))
+        assert mappings.shared_mappings(os.getpid()) == queried
+        assert read, "the text was asked"
+        found = {os.readlink(one.link): one.writable for one in queried}
+        assert found[os.fsencode(here.root / "a")] is True
+        assert found[os.fsencode(here.root / "b")] is False
 
 
 def test_a_private_or_read_only_mapping_holds_nothing(here):

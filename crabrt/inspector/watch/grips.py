@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
 import time
 from dataclasses import dataclass
 from typing import Final
 
-_SHARED_WRITABLE: Final = re.compile(
-    rb"^([0-9a-f]+-[0-9a-f]+) .w.s [0-9a-f]+ \S+ [1-9][0-9]* ", re.MULTILINE
-)
+from crabrt.inspector.watch.mappings import Mapping, shared_mappings
+from crabrt.inspector.watch.procfs import read, status, threads
+
 _SCHEDULED_CPU_TIME: Final = 2  # CPUCLOCK_SCHED of linux/posix-timers.h, for a whole process
 _NEVER: Final = -1
-_READ_BYTES: Final = 1 << 16
+_ENDED: Final = frozenset({b"Z", b"X"})  # states of a thread that has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +29,23 @@ class Grip:
 
     Attributes:
         device, inode: of the file.
-        mapped: by a shared mapping, not a descriptor.
         link: a path in ``/proc`` that opens this very file.
+        mapping: by which it is held, if not by a descriptor. One that is not writable now holds it
+            only if it ever was.
     """
 
     device: int
     inode: int
-    mapped: bool
     link: bytes
+    mapping: Mapping | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Process:
     cpu_ns: int
-    grips: tuple[Grip, ...]
-    seen: bool
+    grips: tuple[Grip, ...] = ()
+    seen: bool = True
+    kernel: bool = False
 
 
 class Grips:
@@ -68,7 +69,11 @@ class Grips:
                 continue
             pid = int(name)
             known, cpu_ns = self._known.get(pid), _cpu_ns(pid)
-            if known is None or cpu_ns != known.cpu_ns or (others_run and _is_running(pid)):
+            if (
+                known is None
+                or cpu_ns != known.cpu_ns
+                or (others_run and not known.kernel and _runs(pid))
+            ):
                 known = self._ask(pid, cpu_ns)
             now[pid] = known
         self._known = now
@@ -77,11 +82,15 @@ class Grips:
 
     def _ask(self, pid: int, cpu_ns: int) -> _Process:
         try:
-            return _Process(cpu_ns, (*self._opened(pid), *self._mapped(pid)), seen=True)
+            found = status(pid)
+            if found.kernel:
+                return _Process(cpu_ns, kernel=True)
+            alive = _a_living_thread(pid) if found.state in _ENDED else pid
+            return _Process(cpu_ns, (*self._opened(alive), *self._mapped(alive)))
         except (FileNotFoundError, ProcessLookupError):
-            return _Process(_NEVER, (), seen=True)  # it has ended, and closed what it held
+            return _Process(_NEVER)  # it has ended, and closed what it held
         except OSError:
-            return _Process(_NEVER, (), seen=False)
+            return _Process(_NEVER, seen=False)
 
     def _opened(self, pid: int) -> list[Grip]:
         found: list[Grip] = []
@@ -90,24 +99,21 @@ class Grips:
                 # The link's own mode tells how the file was opened: this needs no second file.
                 with contextlib.suppress(FileNotFoundError):
                     if link.stat(follow_symlinks=False).st_mode & stat.S_IWUSR:
-                        found += self._grip(link.path, mapped=False)
+                        found += self._grip(link.path)
         return found
 
     def _mapped(self, pid: int) -> list[Grip]:
-        maps = _read(b"/proc/%d/maps" % pid)
         found: list[Grip] = []
-        if b"w-s " not in maps and b"wxs " not in maps:
-            return found
-        for where in _SHARED_WRITABLE.findall(maps):
+        for mapping in shared_mappings(pid):
             with contextlib.suppress(FileNotFoundError):
-                found += self._grip(b"/proc/%d/map_files/%s" % (pid, _trimmed(where)), mapped=True)
+                found += self._grip(mapping.link, mapping)
         return found
 
-    def _grip(self, link: bytes, *, mapped: bool) -> list[Grip]:
-        status = os.stat(link)
-        if not stat.S_ISREG(status.st_mode) or status.st_dev != self._device:
+    def _grip(self, link: bytes, mapping: Mapping | None = None) -> list[Grip]:
+        there = os.stat(link)
+        if not stat.S_ISREG(there.st_mode) or there.st_dev != self._device:
             return []
-        return [Grip(status.st_dev, status.st_ino, mapped, link)]
+        return [Grip(there.st_dev, there.st_ino, link, mapping)]
 
     def _backing(self) -> list[Grip]:
         """Files behind loop devices: the kernel itself holds and writes them."""
@@ -117,21 +123,9 @@ class Grips:
                 if not name.startswith(b"loop"):
                     continue
                 with contextlib.suppress(OSError):
-                    path = _read(b"/sys/block/%s/loop/backing_file" % name)
-                    found += self._grip(path.removesuffix(b"\n"), mapped=False)
+                    path = read(b"/sys/block/%s/loop/backing_file" % name)
+                    found += self._grip(path.removesuffix(b"\n"))
         return found
-
-
-def _read(path: bytes) -> bytes:
-    """All of a file in ``/proc``: without the layers of a file object, in half the time."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        parts = []
-        while part := os.read(fd, _READ_BYTES):
-            parts.append(part)
-        return b"".join(parts)
-    finally:
-        os.close(fd)
 
 
 def _cpu_ns(pid: int) -> int:
@@ -145,18 +139,30 @@ def _cpu_ns(pid: int) -> int:
 def _others_run() -> bool:
     """Whether anybody but the caller is on a CPU, or waits for one."""
     try:
-        return int(_read(b"/proc/loadavg").split()[3].partition(b"/")[0]) > 1
+        return int(read(b"/proc/loadavg").split()[3].partition(b"/")[0]) > 1
     except (OSError, IndexError, ValueError):
         return True
 
 
-def _is_running(pid: int) -> bool:
+def _runs(pid: int) -> bool:
+    """Whether any thread of the process is on a CPU, or waits for one; also if that is unknown."""
     try:
-        return b") R " in _read(b"/proc/%d/stat" % pid)
-    except (OSError, IndexError):
+        found = status(pid)
+        if found.state == b"R" or found.threads == 1:
+            return found.state == b"R"
+        return any(status(thread).state == b"R" for thread in threads(pid))
+    except OSError:
         return True
 
 
-def _trimmed(where: bytes) -> bytes:
-    """A range as ``map_files`` names it: without leading zeros."""
-    return b"-".join(b"%x" % int(part, 16) for part in where.split(b"-"))
+def _a_living_thread(pid: int) -> int:
+    """One that still has what the process holds: the first may end before the others.
+
+    Raises:
+        ProcessLookupError: all have ended.
+    """
+    for thread in threads(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if status(thread).state not in _ENDED:
+                return thread
+    raise ProcessLookupError(pid)

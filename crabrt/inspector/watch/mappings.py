@@ -1,0 +1,106 @@
+"""The files that a process has in shared mappings, through which its stores reach them.
+
+What is mapped read-only now may have been written a moment before, until ``mprotect``. Whether it
+could be is told by how the file was opened, and that by ``smaps`` alone: the mode of the link in
+``map_files`` is that of an earlier mapping at the same addresses, if the kernel still knows one.
+
+Since Linux 6.11 the kernel answers for single mappings (``PROCMAP_QUERY``, linux/fs.h); before, it
+writes out all of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import struct
+from typing import Final, NamedTuple
+
+from crabrt.inspector.watch.procfs import read
+
+Range = tuple[int, int]
+
+_IN_MAPS: Final = re.compile(
+    rb"^([0-9a-f]+)-([0-9a-f]+) .([w-]).s [0-9a-f]+ \S+ [1-9][0-9]* ", re.MULTILINE
+)
+_IN_SMAPS: Final = re.compile(
+    rb"^([0-9a-f]+)-([0-9a-f]+) ...s .*\n(?:[A-Z].*\n)*?VmFlags:.* sh ", re.MULTILINE
+)
+
+_PROCMAP_QUERY: Final = 0xC068_6611
+_WRITABLE: Final = 0x2
+_COVERING_OR_NEXT_SHARED_FILE: Final = 0x8 | 0x10 | 0x20
+_QUERY: Final = struct.Struct("=9Q4I2Q")  # struct procmap_query
+_ANSWER: Final = struct.Struct("=24x3Q")  # vma_start, vma_end, vma_flags
+_UNSUPPORTED: Final = frozenset({errno.ENOTTY, errno.EINVAL})
+_NO_MORE: Final = frozenset({errno.ENOENT, errno.ESRCH})
+
+
+class Mapping(NamedTuple):
+    """A shared mapping of a file.
+
+    Attributes:
+        pid: whose.
+        at: its addresses: the first, and the one after the last.
+        writable: right now.
+    """
+
+    pid: int
+    at: Range
+    writable: bool
+
+    @property
+    def link(self) -> bytes:
+        """A path in ``/proc`` that opens the file."""
+        begin, end = self.at
+        return b"/proc/%d/map_files/%x-%x" % (self.pid, begin, end)
+
+
+def shared_mappings(pid: int) -> list[Mapping]:
+    """All of a process.
+
+    Raises:
+        OSError: it may not be looked at, or is no more.
+    """
+    maps = b"/proc/%d/maps" % pid
+    fd = os.open(maps, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _queried(pid, fd)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+    finally:
+        os.close(fd)
+    return [
+        Mapping(pid, (int(begin, 16), int(end, 16)), writable == b"w")
+        for begin, end, writable in _IN_MAPS.findall(read(maps))
+    ]
+
+
+def _queried(pid: int, maps: int) -> list[Mapping]:
+    found: list[Mapping] = []
+    after = 0
+    while True:
+        query = bytearray(_QUERY.size)
+        _QUERY.pack_into(query, 0, _QUERY.size, _COVERING_OR_NEXT_SHARED_FILE, after, *(0,) * 12)
+        try:
+            fcntl.ioctl(maps, _PROCMAP_QUERY, query)
+        except OSError as error:
+            if error.errno in _NO_MORE:
+                return found
+            raise
+        begin, after, flags = _ANSWER.unpack_from(query)
+        found.append(Mapping(pid, (begin, after), bool(flags & _WRITABLE)))
+
+
+def ever_writable(pid: int) -> frozenset[Range]:
+    """Where a process has shared mappings that are, were or can be made writable.
+
+    Costs milliseconds: the kernel counts every page meanwhile.
+
+    Raises:
+        OSError: it may not be looked at, or is no more.
+    """
+    flags = read(b"/proc/%d/smaps" % pid)
+    return frozenset((int(begin, 16), int(end, 16)) for begin, end in _IN_SMAPS.findall(flags))
