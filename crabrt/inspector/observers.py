@@ -202,8 +202,9 @@ class WatchObserver:
 class AutoObserver:
     """Scans while that is quick, and has a watch opened when it is not and one can be had.
 
-    A watch costs milliseconds a look, whatever the size of the workspace (who holds files is asked
-    of every process), so a small workspace is better off without.
+    A watch costs a millisecond or two a look, whatever the size of the workspace (who holds files
+    is asked of every process), and the kernel a little at every change on the file system: a small
+    workspace is better off without.
     """
 
     def __init__(self, opened: Callable[[], Watch]) -> None:

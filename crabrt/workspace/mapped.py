@@ -17,18 +17,15 @@ moves the times, and `stamps.settled` compares them with a tick taken before all
 from __future__ import annotations
 
 import os
-import re
 import signal
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 from fcntl import F_RDLCK, F_SETLEASE, F_SETSIG, F_UNLCK
 from fcntl import fcntl as control
 from typing import NamedTuple
 
+from crabrt.workspace.mappings import EverWritable, Mapping, shared_mappings
 from crabrt.workspace.stamps import file_system, tick_ns
-
-_SHARED_WRITABLE = re.compile(
-    rb"^[0-9a-f]+-[0-9a-f]+ .w.s [0-9a-f]+ \S+ ([1-9][0-9]*) ", re.MULTILINE
-)
 
 _LEASES_TELL = frozenset({"ext2/3/4", "xfs", "btrfs", "tmpfs", "f2fs"})
 """Not overlay: a mapping there is of a file in the layer below, which the lease does not see."""
@@ -46,14 +43,19 @@ class _Listing:
 
     Attributes:
         tick_ns: taken before looking.
-        inodes: of files with a shared writable mapping. Device numbers are left out: on btrfs and
-            overlay, maps and stat give different ones. A chance match costs one more read.
+        mappings: the shared ones, by the inode of their file. A chance match with one of another
+            device costs one more read.
         unseen: how many processes may not be looked at.
     """
 
     tick_ns: int
-    inodes: frozenset[int]
+    mappings: dict[int, list[Mapping]]
     unseen: int
+    writable: EverWritable = field(default_factory=EverWritable)
+
+    def volatile(self, inode: int) -> bool:
+        """Whether stores can go, or have gone, through any mapping of that file."""
+        return any(one in self.writable for one in self.mappings.get(inode, ()))
 
 
 class Held(NamedTuple):
@@ -92,7 +94,7 @@ class Mappings:
         listing = self._listing
         # In use, and somebody cannot be looked at: it may be their mapping.
         unknown = written is True and listing.unseen > 0
-        return Held(os.fstat(fd).st_ino in listing.inodes or unknown, listing.tick_ns)
+        return Held(unknown or listing.volatile(os.fstat(fd).st_ino), listing.tick_ns)
 
     @property
     def unobserved(self) -> tuple[str, ...]:
@@ -120,25 +122,23 @@ def _open_for_writing(fd: int) -> bool | None:
 
 def _list() -> _Listing:
     tick = tick_ns()
-    inodes: set[int] = set()
+    mappings: defaultdict[int, list[Mapping]] = defaultdict(list)
     unseen = 0
     try:
         names = os.listdir("/proc")
     except OSError:
-        return _Listing(tick, frozenset(), 1)
+        return _Listing(tick, {}, 1)
     for name in names:
         if not name.isdecimal():
             continue
         try:
-            with open(f"/proc/{name}/maps", "rb") as file:
-                maps = file.read()
+            for mapping in shared_mappings(int(name)):
+                mappings[mapping.inode].append(mapping)
         except PermissionError:
             unseen += _runs_a_program(name)
         except OSError:
             continue  # it has ended
-        else:
-            inodes.update(map(int, _SHARED_WRITABLE.findall(maps)))
-    return _Listing(tick, frozenset(inodes), unseen)
+    return _Listing(tick, mappings, unseen)
 
 
 def _runs_a_program(pid: str) -> bool:

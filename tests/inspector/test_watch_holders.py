@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from crabrt.inspector.watch import mappings, procfs
+from crabrt.workspace import mappings, procfs
 
 pytestmark = pytest.mark.root
 

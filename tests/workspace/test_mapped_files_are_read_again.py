@@ -1,5 +1,6 @@
 """Files mapped for writing by real processes: stores that move no times are seen all the same."""
 
+import ctypes
 import mmap
 import os
 import signal
@@ -17,8 +18,16 @@ def wait_for_tick():
         os.sched_yield()
 
 
+def protect(memory, protection):
+    begin = ctypes.c_char.from_buffer(memory)
+    assert ctypes.CDLL(None).mprotect(ctypes.byref(begin), len(memory), protection) == 0
+
+
 class Holder:
-    """A child that keeps a file mapped and stores into it on command."""
+    """A child that keeps a file mapped and stores into it on command.
+
+    After storing a capital letter it may not store any more, until it is told to.
+    """
 
     def __init__(self, path):
         down, self._commands = os.pipe()
@@ -30,7 +39,10 @@ class Holder:
                     memory = mmap.mmap(file.fileno(), 0)
                 os.write(up, b"!")
                 while byte := os.read(down, 1):
+                    protect(memory, mmap.PROT_READ | mmap.PROT_WRITE)
                     memory[0:1] = byte
+                    if byte.isupper():
+                        protect(memory, mmap.PROT_READ)
                     os.write(up, b"!")
             finally:
                 os._exit(0)
@@ -60,14 +72,15 @@ def held(on_volume, request):
     holder.close()
 
 
+@pytest.mark.parametrize("letters", [b"ab", b"AB"], ids=["writable", "read-only after"])
 @pytest.mark.parametrize("held", [SMALL, LARGE], indirect=True)
-def test_every_store_is_seen_while_it_is_mapped_and_no_longer(held):
+def test_every_store_is_seen_while_it_is_mapped_and_no_longer(held, letters):
     tracked, path, holder = held
     tracked.settle_except_mapped()
     silent = 0
     for number in range(20):
         before = os.stat(path).st_ctime_ns
-        holder.store(b"ab"[number % 2 : number % 2 + 1])
+        holder.store(letters[number % 2 : number % 2 + 1])
         silent += os.stat(path).st_ctime_ns == before
         scan = tracked.tracker.scan()
         assert not scan.clean
@@ -121,3 +134,17 @@ def test_a_large_file_that_is_merely_open_for_writing_is_believed(tracked):
         file.write(b"more")
         file.flush()
         assert tracked.how() == {b"log": {"content", "times"}}
+
+
+def test_a_large_file_that_others_map_to_read_it_is_believed_too(tracked):
+    path = tracked.root / "log"
+    path.write_bytes(bytes(LARGE))
+    with (
+        path.open("ab"),
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ),
+    ):
+        tracked.capture()
+        wait_for_tick()
+        unseen = bool(tracked.capture().unobserved)
+        assert tracked.tracker._top.doubts == ({b"log": "volatile"} if unseen else {})

@@ -15,8 +15,8 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from crabrt.inspector.watch.mappings import Mapping, shared_mappings
-from crabrt.inspector.watch.procfs import read, status, threads
+from crabrt.workspace.mappings import Mapping, shared_mappings
+from crabrt.workspace.procfs import read, status, threads
 
 _SCHEDULED_CPU_TIME: Final = 2  # CPUCLOCK_SCHED of linux/posix-timers.h, for a whole process
 _NEVER: Final = -1

@@ -12,8 +12,8 @@ import os
 from crabrt.inspector.watch.dirty import Held, Holders
 from crabrt.inspector.watch.grips import Grip, Grips
 from crabrt.inspector.watch.kernel import handle_of
-from crabrt.inspector.watch.mappings import Mapping, Range, ever_writable
 from crabrt.inspector.watch.places import Found, Places
+from crabrt.workspace.mappings import EverWritable
 
 
 class Holding:
@@ -39,7 +39,7 @@ class Holding:
         below = top.rstrip(b"/") + b"/"
         paths: dict[tuple[int, int], bytes] = {}
         files: dict[tuple[int, int], Held] = {}
-        written: dict[int, frozenset[Range]] = {}
+        written = EverWritable()
         for grip in sorted(grips, key=lambda grip: grip.mapping is not None):  # which says more
             key = (grip.device, grip.inode)
             found = self._find(grip)
@@ -51,7 +51,7 @@ class Holding:
                 if not found.path.startswith(below):
                     continue
                 relative = found.path[len(below) :]
-            if grip.mapping is None or _was_writable(grip.mapping, written):
+            if grip.mapping is None or grip.mapping in written:
                 files[key] = Held(*key, relative, grip.mapping is not None)
         self._paths = paths
         return Holders(tuple(files.values()), self._grips.unseen)
@@ -72,18 +72,6 @@ class Holding:
             return Found(*key, None)
         finally:
             os.close(fd)
-
-
-def _was_writable(mapping: Mapping, known: dict[int, frozenset[Range]]) -> bool:
-    """Whether stores can have gone through it; `known` remembers the processes asked so far."""
-    if mapping.writable:
-        return True
-    if mapping.pid not in known:
-        try:
-            known[mapping.pid] = ever_writable(mapping.pid)
-        except OSError:
-            return True
-    return mapping.at in known[mapping.pid]
 
 
 def _is_at(path: bytes, key: tuple[int, int]) -> bool:

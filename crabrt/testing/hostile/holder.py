@@ -74,6 +74,7 @@ class _Held:
     def __init__(self) -> None:
         self.handle = -1
         self.mapping: mmap.mmap | None = None
+        self.shut = False
 
     def open(self, path: str) -> None:
         self.handle = os.open(bytes.fromhex(path), os.O_RDWR)
@@ -86,8 +87,25 @@ class _Held:
 
     def store(self, offset: int, data: str) -> None:
         assert self.mapping is not None
+        if self.shut:
+            self._protect(mmap.PROT_READ | mmap.PROT_WRITE)
+            self.shut = False
         raw = bytes.fromhex(data)
         self.mapping[offset : offset + len(raw)] = raw
+
+    def store_and_shut(self, offset: int, data: str) -> None:
+        self.store(offset, data)
+        self._protect(mmap.PROT_READ)
+        self.shut = True
+
+    def _protect(self, protection: int) -> None:
+        import ctypes  # noqa: PLC0415 - few holders need it, and all should start quickly
+
+        assert self.mapping is not None
+        begin = ctypes.c_char.from_buffer(self.mapping)
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.mprotect(ctypes.byref(begin), len(self.mapping), protection) != 0:
+            raise OSError(ctypes.get_errno(), "mprotect")
 
     def write(self, offset: int, data: str) -> None:
         os.pwrite(self.handle, bytes.fromhex(data), offset)

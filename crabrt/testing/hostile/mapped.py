@@ -111,6 +111,15 @@ def kept_store(hand: Hand) -> str:
     return repr(path)
 
 
+@operation("a store through a kept mapping that is read-only at once after", weight=2)
+def kept_store_shut(hand: Hand) -> str:
+    """By ``mprotect``: whoever looks at the mapping then sees one for reading."""
+    path, holder = _held(hand, mapped=True)
+    offset, data = hand.rng.randrange(32), hand.rng.randbytes(8)
+    holder.ask("store_and_shut", offset=offset, data=data.hex())
+    return repr(path)
+
+
 @operation("a store through a kept mapping, and back", undone=True, weight=2)
 def kept_store_undone(hand: Hand) -> str:
     """The net change is nothing, if the times are set back too."""

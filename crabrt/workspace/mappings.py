@@ -17,12 +17,12 @@ import re
 import struct
 from typing import Final, NamedTuple
 
-from crabrt.inspector.watch.procfs import read
+from crabrt.workspace.procfs import read
 
 Range = tuple[int, int]
 
 _IN_MAPS: Final = re.compile(
-    rb"^([0-9a-f]+)-([0-9a-f]+) .([w-]).s [0-9a-f]+ \S+ [1-9][0-9]* ", re.MULTILINE
+    rb"^([0-9a-f]+)-([0-9a-f]+) .([w-]).s [0-9a-f]+ \S+ ([1-9][0-9]*) ", re.MULTILINE
 )
 _IN_SMAPS: Final = re.compile(
     rb"^([0-9a-f]+)-([0-9a-f]+) ...s .*\n(?:[A-Z].*\n)*?VmFlags:.* sh ", re.MULTILINE
@@ -32,7 +32,7 @@ _PROCMAP_QUERY: Final = 0xC068_6611
 _WRITABLE: Final = 0x2
 _COVERING_OR_NEXT_SHARED_FILE: Final = 0x8 | 0x10 | 0x20
 _QUERY: Final = struct.Struct("=9Q4I2Q")  # struct procmap_query
-_ANSWER: Final = struct.Struct("=24x3Q")  # vma_start, vma_end, vma_flags
+_ANSWER: Final = struct.Struct("=24x3Q16xQ")  # vma_start, vma_end, vma_flags, inode
 _UNSUPPORTED: Final = frozenset({errno.ENOTTY, errno.EINVAL})
 _NO_MORE: Final = frozenset({errno.ENOENT, errno.ESRCH})
 
@@ -43,11 +43,13 @@ class Mapping(NamedTuple):
     Attributes:
         pid: whose.
         at: its addresses: the first, and the one after the last.
+        inode: of the file. Its device is left out: on btrfs and overlay it is not that of stat.
         writable: right now.
     """
 
     pid: int
     at: Range
+    inode: int
     writable: bool
 
     @property
@@ -73,8 +75,8 @@ def shared_mappings(pid: int) -> list[Mapping]:
     finally:
         os.close(fd)
     return [
-        Mapping(pid, (int(begin, 16), int(end, 16)), writable == b"w")
-        for begin, end, writable in _IN_MAPS.findall(read(maps))
+        Mapping(pid, (int(begin, 16), int(end, 16)), int(inode), writable == b"w")
+        for begin, end, writable, inode in _IN_MAPS.findall(read(maps))
     ]
 
 
@@ -90,17 +92,32 @@ def _queried(pid: int, maps: int) -> list[Mapping]:
             if error.errno in _NO_MORE:
                 return found
             raise
-        begin, after, flags = _ANSWER.unpack_from(query)
-        found.append(Mapping(pid, (begin, after), bool(flags & _WRITABLE)))
+        begin, after, flags, inode = _ANSWER.unpack_from(query)
+        found.append(Mapping(pid, (begin, after), inode, bool(flags & _WRITABLE)))
 
 
-def ever_writable(pid: int) -> frozenset[Range]:
-    """Where a process has shared mappings that are, were or can be made writable.
+class EverWritable:
+    """Which mappings are, were or can be made writable; asks each process once.
 
-    Costs milliseconds: the kernel counts every page meanwhile.
-
-    Raises:
-        OSError: it may not be looked at, or is no more.
+    To ask costs milliseconds: the kernel counts every page meanwhile.
     """
-    flags = read(b"/proc/%d/smaps" % pid)
+
+    def __init__(self) -> None:
+        self._known: dict[int, frozenset[Range] | None] = {}
+
+    def __contains__(self, mapping: Mapping) -> bool:
+        """True also for one of a process that may not be looked at, or is no more."""
+        if mapping.writable:
+            return True
+        if mapping.pid not in self._known:
+            self._known[mapping.pid] = _opened_for_writing(mapping.pid)
+        known = self._known[mapping.pid]
+        return known is None or mapping.at in known
+
+
+def _opened_for_writing(pid: int) -> frozenset[Range] | None:
+    try:
+        flags = read(b"/proc/%d/smaps" % pid)
+    except OSError:
+        return None
     return frozenset((int(begin, 16), int(end, 16)) for begin, end in _IN_SMAPS.findall(flags))
