@@ -28,6 +28,7 @@ class Config(msgspec.Struct, frozen=True):
     Attributes:
         home: the store's directory.
         observer: who says what changed: ``auto``, ``scan`` or ``fanotify``.
+        network_observer: whether connections are watched: ``auto`` (where root allows) or ``off``.
         disable: every decorator becomes the plain function.
         strict: raise `Unprotected` instead of going on when a checkpoint fails.
         on_divergence: ``stop`` or ``branch``.
@@ -48,6 +49,7 @@ class Config(msgspec.Struct, frozen=True):
 
     home: Path
     observer: str = "auto"
+    network_observer: str = "auto"
     disable: bool = False
     strict: bool = False
     on_divergence: str = "stop"
@@ -113,6 +115,7 @@ WORKSPACE_MAY_SET = frozenset({"name", "exclude", "observer", "labels"}) | _LIMI
 
 _CHOICES = {
     "observer": ("auto", "scan", "fanotify"),
+    "network_observer": ("auto", "off"),
     "regenerable": ("keep", "skip"),
     "on_divergence": ("stop", "branch"),
     "on_not_durable": ("raise", "warn"),
@@ -121,6 +124,7 @@ _CHOICES = {
 _VARIABLES = {
     "CRAB_HOME": "home",
     "CRAB_OBSERVER": "observer",
+    "CRAB_NETWORK_OBSERVER": "network_observer",
     "CRAB_DISABLE": "disable",
     "CRAB_STRICT": "strict",
     "CRAB_NAME": "name",

@@ -286,7 +286,8 @@ class Checkpoint(Body, frozen=True):
         bytes_stored: bytes added to packs for it.
         capture_ms: from the start of the scan until captured; durable_ms: until durable.
         not_captured: paths that could not be captured, and why, each only once a run.
-        observer: who said what may have changed: ``scan``, ``fanotify``, or ``scan (why)``.
+        observer: who said what may have changed: ``scan``, ``fanotify``, or ``scan (why)``; and
+            ``, network`` behind it where connections were watched without a loss.
     """
 
     kind = "checkpoint"

@@ -14,11 +14,13 @@ import msgspec
 
 from crabrt.core.trees import Kind
 from crabrt.core.verdicts import Consistency, Effect, Guess, Likely, Prior, Verdict
+from crabrt.inspector.network.values import Connection, Network
 from crabrt.workspace import Change
 
 SAMPLE_PATHS = 20
 _NAMED = 3
-"""How many paths a line of evidence names before it counts directories instead."""
+"""How many paths a line of evidence names before it counts directories instead; and how many
+destinations before it counts the others."""
 
 
 class CallFact(msgspec.Struct, frozen=True):
@@ -44,6 +46,7 @@ class Observation(msgspec.Struct, frozen=True):
         unobserved: what could not be looked at.
         caches: paths of those changes that tools make again by themselves.
         skipped: whether such changes count as none.
+        network: what the processes of the run reached out to.
     """
 
     changes: tuple[Change, ...] = ()
@@ -51,6 +54,7 @@ class Observation(msgspec.Struct, frozen=True):
     unobserved: tuple[str, ...] = ()
     caches: frozenset[bytes] = frozenset()
     skipped: bool = False
+    network: Network = Network()
 
 
 def classify(calls: Sequence[CallFact], seen: Observation) -> Verdict:
@@ -67,10 +71,10 @@ def classify(calls: Sequence[CallFact], seen: Observation) -> Verdict:
         evidence.append(f"files: {describe(files)}{more}")
     elif caches:
         evidence.append(f"{'' if seen.skipped else 'files: '}caches only: {describe(caches)}")
-    outside = _outside(calls)
-    if outside:
+    is_external, outside = _outside(calls, seen.network)
+    if is_external:
         effects.append(Effect.EXTERNAL)
-        evidence += outside
+    evidence += outside
     if seen.consistency is Consistency.TORN:
         evidence.append("torn: a file kept changing while it was read")
     plain = [change for change in counted if not _is_directory(change)]
@@ -81,12 +85,12 @@ def classify(calls: Sequence[CallFact], seen: Observation) -> Verdict:
         files_removed=sum("removed" in change.how for change in plain),
         files_changed=sum(not {"added", "removed"} & set(change.how) for change in plain),
         sample=tuple(change.path for change in counted[:SAMPLE_PATHS]),
-        unobserved=seen.unobserved,
+        unobserved=(*seen.unobserved, *_unheard(seen.network)),
     )
 
 
-def _outside(calls: Sequence[CallFact]) -> list[str]:
-    """The evidence for effects outside: what was declared so, and what was taken for such."""
+def _outside(calls: Sequence[CallFact], network: Network) -> tuple[bool, list[str]]:
+    """Whether the turn is external, and the evidence: declared, taken for such, or seen."""
     declared = sorted({call.name for call in calls if call.prior is Prior.EXTERNAL})
     lines = [f"external: {', '.join(declared)} (declared)"] if declared else []
     guessed = dict.fromkeys(
@@ -94,7 +98,42 @@ def _outside(calls: Sequence[CallFact]) -> list[str]:
         for call in calls
         if call.guess is not None and call.guess.effect is Likely.EXTERNAL
     )
-    return lines + [f"external: {reason} (guess)" for reason in guessed]
+    if network.silent:
+        lines += [f"{reason} (guess), but nothing was sent" for reason in guessed]
+        return bool(declared), lines
+    lines += [f"external: {reason} (guess)" for reason in guessed]
+    is_external = bool(lines)
+    if network.world:
+        seen = f"connected to {_destinations(network.world, network.more)}"
+        if not is_external and any(_may_be_external(call) for call in calls):
+            is_external, seen = True, f"external: {seen} (seen)"
+        lines.append(seen)
+    if network.kept:
+        lines.append(f"still connected to {_destinations(network.kept)}")
+    return is_external, lines
+
+
+def _may_be_external(call: CallFact) -> bool:
+    """Whether nothing is known of what it does: a download (`pip install`) is no effect there."""
+    unknown = call.guess is None or call.guess.effect is Likely.UNKNOWN
+    return call.prior is Prior.AUTO and unknown
+
+
+def _destinations(connections: Sequence[Connection], more: int = 0) -> str:
+    """``203.0.113.9:443 (curl), ... and 2 more``; TCP, which says most, is named first."""
+    in_order = sorted(connections, key=lambda one: one.protocol != "tcp")
+    names = list(
+        dict.fromkeys(
+            f"{one.target} ({one.command})" if one.command else one.target for one in in_order
+        )
+    )
+    rest = len(names) - _NAMED + more
+    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _unheard(network: Network) -> tuple[str, ...]:
+    """That some of the network may have been missed, where somebody was to watch it."""
+    return (f"network: {network.lost}",) if network.lost is not None else ()
 
 
 def describe(changes: Iterable[Change]) -> str:

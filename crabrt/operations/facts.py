@@ -9,6 +9,7 @@ from pathlib import Path
 
 from crabrt.core.config import Config
 from crabrt.errors import Damaged, FormatTooNew, NotFound, StoreUnavailable
+from crabrt.inspector.network import probe_network
 from crabrt.inspector.watch import Reason, probe
 from crabrt.operations import probes
 from crabrt.store.format import read_format
@@ -65,7 +66,7 @@ def examine(
         criu_program: path of ``criu``, or None where it is not installed.
     """
     home = config.home
-    landlock = _landlock()
+    landlock, network = _landlock(), _network(config)
     facts = (
         _kernel(),
         _privileges(),
@@ -74,11 +75,12 @@ def examine(
         _settings(config),
         _times(home),
         _fanotify(workspace),
+        network,
         _criu(criu_program),
         _namespaces(),
         landlock,
     )
-    return Machine(facts, _protected(), _unprotected(landlock))
+    return Machine(facts, _protected(), _unprotected(landlock, network))
 
 
 def _protected() -> tuple[str, ...]:
@@ -91,10 +93,11 @@ def _protected() -> tuple[str, ...]:
     )
 
 
-def _unprotected(landlock: Fact) -> tuple[str, ...]:
+def _unprotected(landlock: Fact, network: Fact) -> tuple[str, ...]:
+    seen = "seen, but not undone" if network.standing is Standing.OK else "neither seen nor undone"
     lines = [
         "background processes: their files are restored, they themselves are not",
-        "effects outside this machine that no tool declared: they are neither seen nor undone",
+        f"effects outside this machine that no tool declared: they are {seen}",
         "files outside the workspace, and paths excluded from it",
         "the loss of this disk: the store is on this machine only",
     ]
@@ -266,6 +269,28 @@ def _fanotify(workspace: Path) -> Fact:
         "root, or CAP_SYS_ADMIN in the initial namespace, would allow watching"
         if found.reason is Reason.PRIVILEGE
         else None,
+    )
+
+
+def _network(config: Config) -> Fact:
+    """Whether connections of a run's processes can be watched, tried out."""
+    if config.network_observer == "off":
+        meaning = "what a turn sent elsewhere is unknown: calls taken for external count as such"
+        return Fact("network", Standing.LIMITED, "off", meaning, 'set network_observer to "auto"')
+    refused = probe_network()
+    if refused is None:
+        return Fact(
+            "network",
+            Standing.OK,
+            "connections of a run's processes are reported, with their destinations",
+            "each turn says what it connected to; calls taken for external are checked",
+        )
+    return Fact(
+        "network",
+        Standing.LIMITED,
+        refused.message,
+        "what a turn sent elsewhere is unknown: calls taken for external count as such",
+        refused.hint,
     )
 
 

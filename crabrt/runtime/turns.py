@@ -1,4 +1,4 @@
-"""When a turn begins and ends: the state machine of SEMANTICS "Turns", without any I/O.
+"""When a turn begins and ends: the state machine of SEMANTICS "Turns". No I/O but the clock.
 
 The first model or tool call opens turn 1. A model call opens the next turn iff no tool call is
 running and, since the turn opened, a tool call finished or, in a run that never wrapped a tool, a
@@ -8,6 +8,9 @@ reply was delivered. Every other model call (a helper, a retry, a judge) belongs
 from __future__ import annotations
 
 import dataclasses
+import time
+
+from crabrt.inspector.network import Spans
 
 
 @dataclasses.dataclass
@@ -21,6 +24,8 @@ class TurnMachine:
         tool_finished, replied: whether that happened since the turn opened.
         wraps_tools: whether this run ever made a tool call.
         closed: whether the open turn's effects are final (after an end or a rollback).
+        opened_ns: when the open turn began, on the monotonic clock.
+        tools: when tool calls ran.
     """
 
     turn: int = 0
@@ -30,6 +35,8 @@ class TurnMachine:
     replied: bool = False
     wraps_tools: bool = False
     closed: bool = False
+    opened_ns: int = 0
+    tools: Spans = dataclasses.field(default_factory=Spans)
 
     def model_call_opens(self) -> bool:
         """Whether a model call made now begins a turn."""
@@ -47,6 +54,7 @@ class TurnMachine:
         """Begin the next turn on the state of `base` (default: of the one before); its number."""
         self.base = self.turn if base is None else base
         self.turn += 1
+        self.opened_ns = time.monotonic_ns()
         self.tool_finished = self.replied = self.closed = False
         return self.turn
 
@@ -58,10 +66,12 @@ class TurnMachine:
         """A tool call of the open turn starts."""
         self.wraps_tools = True
         self.running += 1
+        self.tools.begin()
 
     def tool_ended(self) -> None:
         """It finished, raised, or was cancelled."""
         self.running -= 1
+        self.tools.end()
         self.tool_finished = True
 
     def reply_delivered(self) -> None:
@@ -71,6 +81,7 @@ class TurnMachine:
     def move(self, turn: int, base: int) -> None:
         """Go to `turn`, which was opened before this process was there (a replay)."""
         self.turn, self.base = turn, base
+        self.opened_ns = time.monotonic_ns()
         self.tool_finished = self.replied = self.closed = False
 
     def tool_answered(self) -> None:
