@@ -32,6 +32,9 @@ WATCH_FROM_MS = 10.0
 
 _MISSED_MAX = 20
 
+_PEEKED_MOST = 20_000
+"""With more places pending nobody peeks: what happens then is gathered by the watch, in bounds."""
+
 
 class Look(msgspec.Struct, frozen=True):
     """One look at a workspace.
@@ -61,6 +64,18 @@ class Observer(Protocol):
 
         Raises:
             CrabError: as `Tracker.scan`.
+        """
+        ...
+
+    @property
+    def watches(self) -> bool:
+        """Whether `peek` may tell anything. Any thread may ask."""
+        ...
+
+    def peek(self) -> Suspects | None:
+        """Where something happened that was not told yet, for who wants to read it early.
+
+        It is looked at by the next look all the same. None if that will be at everything.
         """
         ...
 
@@ -96,6 +111,15 @@ class ScanObserver:
     def look(self, tracker: Tracker) -> Look:
         """See `Observer`."""
         return Look(tracker.scan(), self._by)
+
+    @property
+    def watches(self) -> bool:
+        """See `Observer`."""
+        return False
+
+    def peek(self) -> Suspects | None:
+        """See `Observer`."""
+        return None
 
     def settled(self) -> None:
         """See `Observer`."""
@@ -159,6 +183,23 @@ class WatchObserver:
         held_now = Suspects(places, frozenset(), frozenset(inodes), frozenset(mapped))
         self._pending = self._pending.joined(_suspects(dirty)).joined(held_now)
         self._unseen = holders.unseen
+
+    @property
+    def watches(self) -> bool:
+        """See `Observer`."""
+        return True
+
+    def peek(self) -> Suspects | None:
+        """See `Observer`."""
+        if self._why_all is not None or _size(self._pending) > _PEEKED_MOST:
+            return None
+        dirty = self._watch.peek()
+        if dirty.unknown is not None:
+            self._why_all = dirty.unknown
+            return None
+        told = _suspects(dirty)
+        self._pending = self._pending.joined(told)
+        return told
 
     def settled(self) -> None:
         """See `Observer`."""
@@ -232,6 +273,15 @@ class AutoObserver:
         self._looks += 1
         return look
 
+    @property
+    def watches(self) -> bool:
+        """See `Observer`."""
+        return self._now.watches
+
+    def peek(self) -> Suspects | None:
+        """See `Observer`."""
+        return self._now.peek()
+
     def settled(self) -> None:
         """See `Observer`."""
         self._now.settled()
@@ -269,6 +319,11 @@ def choose(wanted: str, workspace: bytes, home: Path, *, mark: bytes) -> Observe
 
 def _suspects(dirty: Dirty) -> Suspects:
     return Suspects(dirty.places, dirty.subtrees, dirty.inodes)
+
+
+def _size(suspects: Suspects) -> int:
+    names = sum(map(len, suspects.places.values()))
+    return names + len(suspects.subtrees) + len(suspects.inodes)
 
 
 _Inodes = frozenset[tuple[int, int]]

@@ -151,6 +151,20 @@ class StoreWriter:
                 if (at := find(record.id)) is None or condemned(at.pack)
             )
 
+    def put_again(self, object_ids: Collection[ObjectId]) -> bool:
+        """Put objects that were put before, without their bytes, if all of them are still there.
+
+        Between two `commit` spans gc may have taken them.
+
+        Returns:
+            Whether they count as put now.
+
+        Raises:
+            StoreUnavailable: the store cannot be read.
+            UsageError: a forked child, or a closed writer.
+        """
+        return not self._unknown(object_ids)
+
     def copy(self, object_id: ObjectId, at: Location) -> None:
         """Append a verified copy of a record that lies elsewhere, even though it is there.
 

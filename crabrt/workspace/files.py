@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -20,6 +20,7 @@ from crabrt.core.ports import ObjectWriter
 from crabrt.core.trees import Entry, Kind
 from crabrt.store.contents import BLOCK_BYTES, WHOLE_MAX, put_bytes, put_stream
 from crabrt.workspace.dirfd import GONE_ERRNOS
+from crabrt.workspace.early import EarlyReads
 from crabrt.workspace.index import LOCKED, Doubt
 from crabrt.workspace.mapped import Mappings
 from crabrt.workspace.stamps import (
@@ -72,14 +73,15 @@ class FileReader:
     Args:
         writer: where content goes.
         root_fd: the workspace.
+        early: what was read before.
     """
 
-    def __init__(self, writer: ObjectWriter, root_fd: int) -> None:
+    def __init__(self, writer: ObjectWriter, root_fd: int, early: EarlyReads | None = None) -> None:
         self._writer = writer
+        self._early = early
         self._margin_ns = 0 if file_system(root_fd) is not None else FOREIGN_MARGIN_NS
         self._mappings = Mappings(root_fd)
         self._aliases: dict[bytes, Reading] = {}
-        self._uid = os.geteuid()
 
     @property
     def unobserved(self) -> tuple[str, ...]:
@@ -147,7 +149,7 @@ class FileReader:
                 entry = msgspec.structs.replace(alias.entry, name=name)
                 return Reading(entry, alias.stamp, alias.doubt)
         try:
-            fd = self._open(dir_fd, name, status)
+            fd = open_file(dir_fd, name, status.st_uid)
         except PermissionError:
             return _locked(name, status, known, known_stamp)
         try:
@@ -155,7 +157,13 @@ class FileReader:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.ESTALE, "replaced while it was read")
-            content = self._content(fd, status)
+            # What is open for writing is read, whatever was known of it.
+            early = self._early if not held.volatile else None
+            content = early.take(status) if early is not None else None
+            bytes_read = 0
+            if content is None:
+                content = read_content(fd, status.st_size, self._writer)
+                bytes_read = content.size
             entry = _entry(name, Kind.FILE, status, content=content)
             entry = _with_xattrs(entry, _xattrs(fd, follow=True))
             before, after = stamp(status), stamp(os.fstat(fd))
@@ -164,30 +172,60 @@ class FileReader:
         doubt = self._doubt(before, after, held.tick_ns)
         if held.volatile and doubt != "torn":
             doubt = "volatile"
-        reading = Reading(entry, after, doubt, bytes_read=content.size)
+        reading = Reading(entry, after, doubt, bytes_read=bytes_read)
         if status.st_nlink > 1 and doubt != "torn":
             self._aliases[after] = reading
         return reading
-
-    def _open(self, dir_fd: int, name: bytes, status: os.stat_result) -> int:
-        if self._uid in (0, status.st_uid):
-            try:
-                return os.open(name, _OPEN_FLAGS | os.O_NOATIME, dir_fd=dir_fd)
-            except PermissionError:
-                pass  # O_NOATIME may be refused alone (user namespaces, some file systems)
-        return os.open(name, _OPEN_FLAGS, dir_fd=dir_fd)
 
     def _doubt(self, before: bytes, after: bytes, tick: int) -> Doubt | None:
         if before != after:
             return "torn"
         return None if settled(ctime_ns(after), tick, self._margin_ns) else "racy"
 
-    def _content(self, fd: int, status: os.stat_result) -> Content:
-        if status.st_size <= WHOLE_MAX:
-            data = os.read(fd, status.st_size + 1)
-            if len(data) == status.st_size:
-                return put_bytes(data, self._writer)
-        return put_stream(_segments(fd), self._writer)
+
+def open_file(dir_fd: int, name: bytes, owner: int) -> int:
+    """Open a file of the user `owner` for reading, without a mark where that is allowed.
+
+    Raises:
+        OSError: it cannot be.
+    """
+    if os.geteuid() in (0, owner):
+        try:
+            return os.open(name, _OPEN_FLAGS | os.O_NOATIME, dir_fd=dir_fd)
+        except PermissionError:
+            pass  # O_NOATIME may be refused alone (user namespaces, some file systems)
+    return os.open(name, _OPEN_FLAGS, dir_fd=dir_fd)
+
+
+def read_content(
+    fd: int, size: int, writer: ObjectWriter, between: Callable[[], None] | None = None
+) -> Content:
+    """Read the open file `fd`, and store its bytes.
+
+    Args:
+        fd: at its beginning.
+        size: how long it is said to be.
+        writer: where they go.
+        between: called before each part of a long file; what it raises ends the reading.
+
+    Raises:
+        OSError: it cannot be read.
+        StoreUnavailable: it cannot be stored.
+    """
+    if size <= WHOLE_MAX:
+        data = os.read(fd, size + 1)
+        if len(data) == size:
+            return put_bytes(data, writer)
+    segments = _segments(fd)
+    return put_stream(segments if between is None else _with_breaks(segments, between), writer)
+
+
+def _with_breaks(
+    segments: Iterator[bytes | int], between: Callable[[], None]
+) -> Iterator[bytes | int]:
+    for segment in segments:
+        between()
+        yield segment
 
 
 def _segments(fd: int) -> Iterator[bytes | int]:

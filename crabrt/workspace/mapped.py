@@ -78,13 +78,13 @@ class Mappings:
     """
 
     def __init__(self, fd: int) -> None:
-        self._leases = file_system(fd) in _LEASES_TELL
+        self._leases = leases_tell(fd)
         self._listing: _Listing | None = None
 
     def held(self, fd: int, size_bytes: int) -> Held:
         """Look at the file open for reading at `fd`; to be called before it is read."""
         tick = tick_ns()
-        written = _open_for_writing(fd) if self._leases else None
+        written = open_for_writing(fd) if self._leases else None
         if written is False:
             return Held(volatile=False, tick_ns=tick)
         if written and size_bytes <= SMALL_BYTES:
@@ -103,7 +103,12 @@ class Mappings:
         return (f"mapped files of {unseen} processes unchecked",) if unseen else ()
 
 
-def _open_for_writing(fd: int) -> bool | None:
+def leases_tell(fd: int) -> bool:
+    """Whether `open_for_writing` can be believed on the file system of `fd`."""
+    return file_system(fd) in _LEASES_TELL
+
+
+def open_for_writing(fd: int) -> bool | None:
     """Whether anybody has the file open for writing (or mapped so); None if that cannot be told.
 
     Whoever opens it within the microsecond of the lease waits for its end, and the kernel tells the

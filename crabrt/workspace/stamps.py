@@ -49,6 +49,9 @@ whose stamps come from this kernel's clock. Values from linux/magic.h."""
 FOREIGN_MARGIN_NS = 5 * _SECOND_NS
 """How much older than now a stamp must be where another machine's clock may have made it."""
 
+CLOCK_JITTER_NS = 100_000
+"""Two clocks read one after the other differ by less than this without anybody setting them."""
+
 
 def stamp(status: os.stat_result) -> bytes:
     """The stamp of a stat result."""

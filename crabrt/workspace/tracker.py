@@ -20,6 +20,7 @@ from crabrt.workspace.capture import Capturer, Outcome, apply
 from crabrt.workspace.changes import Change, join, with_links
 from crabrt.workspace.diff import read_root
 from crabrt.workspace.dirfd import DirectoryMoved
+from crabrt.workspace.early import EarlyReads
 from crabrt.workspace.files import FileReader
 from crabrt.workspace.findings import Limits, Scan, Suspects
 from crabrt.workspace.identity import Workspace
@@ -29,11 +30,7 @@ from crabrt.workspace.inodes import InodeTable
 from crabrt.workspace.links import LinkTable, regrouped
 from crabrt.workspace.recheck import Named, Rechecker
 from crabrt.workspace.scan import Ground, Scanner
-from crabrt.workspace.stamps import clock_offset_ns
-
-CLOCK_JITTER_NS = 100_000
-"""Two clocks read one after the other differ by less than this without anybody setting them."""
-
+from crabrt.workspace.stamps import CLOCK_JITTER_NS, clock_offset_ns
 
 UNWRITTEN_NS = 120_000_000_000
 """How long the kernel may keep changed pages unwritten (30 s by default), with ample reserve."""
@@ -239,8 +236,15 @@ class Tracker:
                 floor = min(wall - fallen, floor if floor is not None else wall)
         return floor
 
-    def capture(self, scan: Scan, writer: ObjectWriter) -> Snapshot:
+    def capture(
+        self, scan: Scan, writer: ObjectWriter, early: EarlyReads | None = None
+    ) -> Snapshot:
         """Read what may differ, store it, and bring the index up to date.
+
+        Args:
+            scan: what may differ.
+            writer: where it goes.
+            early: what was read of it before, through the same writer.
 
         Raises:
             StoreUnavailable: something cannot be stored; the index is as it was.
@@ -255,7 +259,7 @@ class Tracker:
         root_fd = self.workspace.open_root()
         batch = Batch(writer)
         try:
-            reader = FileReader(batch, root_fd)
+            reader = FileReader(batch, root_fd, early)
             capturer = Capturer(self._top, self._top_entry, batch, reader)
             outcome = capturer.run(root_fd, scan.seen)
         except DirectoryMoved as error:

@@ -92,6 +92,13 @@ class Watch(Protocol):
         """
         ...
 
+    def peek(self) -> Dirty:
+        """As `drain`, but what is under way may be left to a later call: for who is in no hurry.
+
+        It waits for nothing, so it never says unknown for a removal that is not reported yet.
+        """
+        ...
+
     def holders(self) -> Holders:
         """Which files may be stored into just now. Never raises: what is not seen is counted."""
         ...

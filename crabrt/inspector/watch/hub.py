@@ -124,6 +124,18 @@ class Hub:
             self._gone.clear()
             return feed.take(self._queue.events)
 
+    def peek(self, feed: Feed) -> Dirty:
+        """What was gathered for `feed`'s workspace so far. The next drain tells the rest.
+
+        Raises:
+            SourceLost: the group cannot be read any more.
+        """
+        with self.lock:
+            self._check()
+            self.round()
+            self._check()
+            return feed.take(self._queue.events)
+
     def _await_removals(self) -> None:
         """A directory is gone a moment before the kernel says so: give it that moment."""
         for _ in range(_REMOVAL_WAITS):

@@ -129,12 +129,24 @@ class _Watching:
             if self._closed:
                 return Dirty(unknown="the watch is closed")
             try:
-                dirty = self._drain_source()
+                dirty = self._source_now().drain()
             except SourceLost as lost:
                 dirty = Dirty(unknown=str(lost))
                 self._find_another()
             moved = self._ground.moved()
             return dirty if moved is None else Dirty(unknown=moved, events=dirty.events)
+
+    def peek(self) -> Dirty:
+        if os.getpid() != self._pid:
+            return Dirty(unknown="a forked child does not watch")
+        with self._lock:
+            if self._closed:
+                return Dirty(unknown="the watch is closed")
+            try:
+                return self._source_now().peek()
+            except SourceLost as lost:
+                self._find_another()
+                return Dirty(unknown=str(lost))
 
     def holders(self) -> Holders:
         if os.getpid() != self._pid:
@@ -154,10 +166,10 @@ class _Watching:
             self._ground.close()
             os.close(self._fd)
 
-    def _drain_source(self) -> Dirty:
+    def _source_now(self) -> Source:
         if self._source is None:
             raise SourceLost("the workspace is not watched any more")
-        return self._source.drain()
+        return self._source
 
     def _find_another(self) -> None:
         if self._source is not None:

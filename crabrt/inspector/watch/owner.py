@@ -221,7 +221,8 @@ class Owner:
             if isinstance(message, Ask):
                 if client.feed is None:
                     raise ProtocolError("asked before it joined")
-                return Answer(self.hub.drain(client.feed))
+                told = self.hub.peek if message.peek else self.hub.drain
+                return Answer(told(client.feed))
             if client.feed is not None or len(fds) != 1:
                 raise ProtocolError("joined twice, or without a directory")
             if message.version != VERSION:

@@ -25,6 +25,14 @@ class Source(Protocol):
         """
         ...
 
+    def peek(self) -> Dirty:
+        """See `Watch.peek`.
+
+        Raises:
+            SourceLost: it is gone.
+        """
+        ...
+
     def close(self) -> None:
         """Ask no more."""
         ...
@@ -44,6 +52,10 @@ class Near:
     def drain(self) -> Dirty:
         """See `Source.drain`."""
         return self.owner.hub.drain(self._feed)
+
+    def peek(self) -> Dirty:
+        """See `Source.peek`."""
+        return self.owner.hub.peek(self._feed)
 
     def close(self) -> None:
         """See `Source.close`."""
@@ -80,6 +92,10 @@ class Far:
     def drain(self) -> Dirty:
         """See `Source.drain`."""
         return self._say(Ask()).dirty
+
+    def peek(self) -> Dirty:
+        """See `Source.peek`."""
+        return self._say(Ask(peek=True)).dirty
 
     def close(self) -> None:
         """See `Source.close`."""

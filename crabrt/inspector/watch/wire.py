@@ -34,7 +34,13 @@ class Join(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ask(msgspec.Struct, frozen=True, tag=True):
-    """What happened?"""
+    """What happened?
+
+    Attributes:
+        peek: see `Watch.peek`; an owner that does not know it drains, which tells no less.
+    """
+
+    peek: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True):
