@@ -29,6 +29,8 @@ class Config(msgspec.Struct, frozen=True):
         home: the store's directory.
         observer: who says what changed: ``auto``, ``scan`` or ``fanotify``.
         network_observer: whether connections are watched: ``auto`` (where root allows) or ``off``.
+        durability: what a gate waits for: ``captured`` (survives SIGKILL) or ``durable`` (survives
+            a power cut). External calls wait for durable, whatever this says.
         disable: every decorator becomes the plain function.
         strict: raise `Unprotected` instead of going on when a checkpoint fails.
         on_divergence: ``stop`` or ``branch``.
@@ -50,6 +52,7 @@ class Config(msgspec.Struct, frozen=True):
     home: Path
     observer: str = "auto"
     network_observer: str = "auto"
+    durability: str = "captured"
     disable: bool = False
     strict: bool = False
     on_divergence: str = "stop"
@@ -116,6 +119,7 @@ WORKSPACE_MAY_SET = frozenset({"name", "exclude", "observer", "labels"}) | _LIMI
 _CHOICES = {
     "observer": ("auto", "scan", "fanotify"),
     "network_observer": ("auto", "off"),
+    "durability": ("captured", "durable"),
     "regenerable": ("keep", "skip"),
     "on_divergence": ("stop", "branch"),
     "on_not_durable": ("raise", "warn"),
@@ -125,6 +129,7 @@ _VARIABLES = {
     "CRAB_HOME": "home",
     "CRAB_OBSERVER": "observer",
     "CRAB_NETWORK_OBSERVER": "network_observer",
+    "CRAB_DURABILITY": "durability",
     "CRAB_DISABLE": "disable",
     "CRAB_STRICT": "strict",
     "CRAB_NAME": "name",
@@ -212,6 +217,11 @@ def _limited(workspace: dict[str, Any], above: Mapping[str, Any]) -> dict[str, A
 
 
 def _check_choices(config: Config) -> None:
+    if config.durability == "replicated":
+        raise UsageError(
+            "durability 'replicated' needs a second place for the store, and there can be none yet",
+            hint="durable survives a power cut",
+        )
     for key, choices in _CHOICES.items():
         value = getattr(config, key)
         if value not in choices:

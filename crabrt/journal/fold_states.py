@@ -51,7 +51,8 @@ def _checkpoint(fold: Fold, body: Checkpoint, record: Record) -> None:
     turn = fold.touch(body.turn, record)
     view = turn.view
     root = checked_root(fold, body.root)
-    fold.edit_run(root=root, root_turn=body.turn, root_ns=record.entry.wall_ns)
+    if _is_newest(fold, body):
+        fold.edit_run(root=root, root_turn=body.turn, root_ns=record.entry.wall_ns)
     if not 0 <= body.bytes_stored <= _MAX_BYTES:
         raise DamagedJournal("a checkpoint's size makes no sense", where=fold.where)
     turn.view = view = replace(
@@ -74,8 +75,19 @@ def _checkpoint(fold: Fold, body: Checkpoint, record: Record) -> None:
         durable_ms=body.durable_ms,
         observer=body.observer,
     )
-    fold.edit_run(restorable=body.turn)
+    fold.edit_run(restorable=max(body.turn, fold.run.restorable or 0))
     fold.state.checked = body.turn
+
+
+def _is_newest(fold: Fold, body: Checkpoint) -> bool:
+    """Whether no later state was captured before this one was durable."""
+    latest = fold.get(fold.run.root_turn)
+    if latest is None:
+        return True
+    places = [inner.position for inner in latest.view.inner]
+    if latest.view.root is not None:
+        places.append(latest.view.position)
+    return body.position >= max(places, default=0)
 
 
 def checked_root(fold: Fold, root: bytes) -> ObjectId:

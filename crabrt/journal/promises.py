@@ -5,6 +5,9 @@ only later. A power cut may therefore leave an entry whose objects are gone, and
 them. What was promised can be told from the journal: a `Checkpoint` is written when all that had
 been stored until its capture is durable, and a run that ended and was closed is durable as a whole.
 Either speaks for its own boot only: what an earlier one had lost was not brought back by it.
+
+Without a power cut everything is promised, but for a state that was captured and then could not be
+made durable: its turn was said to be unprotected.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from crabrt.core.entries import Captured, Checkpoint, Ended
+from crabrt.core.entries import Body, Captured, Checkpoint, Ended, Exposed
 from crabrt.core.ids import ObjectId, ObjectKind
 from crabrt.journal.inbox import read_marks
 from crabrt.journal.reading import Record, is_sealed, read_journal
@@ -52,6 +55,32 @@ class _Unpromised:
         return [reference for named in self._named.values() for _, reference in named]
 
 
+class _Captures:
+    """What was captured in this boot, and is neither durable nor given up."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[int, int], list[Reference]] = {}
+
+    def judge(
+        self, body: Body | None, named: list[Reference]
+    ) -> tuple[list[Reference], list[Reference]]:
+        """By an entry that names `named`: what is promised, and what never will be."""
+        match body:
+            case Captured(turn=turn, inner=inner):
+                self._held[turn, inner] = named
+                return [], []
+            case Checkpoint(turn=turn, inner=inner):
+                return named + self._held.pop((turn, inner), []), []
+            case Exposed(turn=turn):
+                places = [place for place in self._held if place[0] == turn]
+                return named, [lost for place in places for lost in self._held.pop(place)]
+        return named, []
+
+    def rest(self) -> list[Reference]:
+        """What is left: it survives SIGKILL."""
+        return [reference for named in self._held.values() for reference in named]
+
+
 def promised_references(
     directory: Path, *, boot: str
 ) -> Iterator[tuple[ObjectId, ObjectKind, bool]]:
@@ -65,24 +94,30 @@ def promised_references(
         NotFound, DamagedJournal, FormatTooNew, StoreUnavailable: as `read_journal`.
     """
     kept = kept_turns(read_marks(directory))
-    unpromised = _Unpromised()
+    captures, unpromised = _Captures(), _Unpromised()
     ends: list[Record] = []
     for record in read_journal(directory):
-        references = list(named_by(record, kept))
+        named, body = list(named_by(record, kept)), record.body
+        promised: list[Reference] = []
+        lost: list[Reference] = []
         if record.entry.boot == boot:
-            promised = references
-        elif isinstance(record.body, Checkpoint):
-            promised = references + unpromised.checkpoint(record, record.body)
+            promised, lost = captures.judge(body, named)
+        elif isinstance(body, Checkpoint):
+            promised = named + unpromised.checkpoint(record, body)
         else:
-            promised = []
-            unpromised.add(record, references)
-        if isinstance(record.body, Ended):
+            unpromised.add(record, named)
+        if isinstance(body, Ended):
             ends.append(record)
-        for object_id, kind in promised:
-            yield object_id, kind, True
+        yield from _judged(promised, must=True)
+        yield from _judged(lost, must=False)
+    yield from _judged(captures.rest(), must=True)
     for end in ends:
         if is_sealed(directory, end.position):
-            for object_id, kind in unpromised.upto(end.entry.seq, end.entry.boot):
-                yield object_id, kind, True
-    for object_id, kind in unpromised.rest():
-        yield object_id, kind, False
+            yield from _judged(unpromised.upto(end.entry.seq, end.entry.boot), must=True)
+    yield from _judged(unpromised.rest(), must=False)
+
+
+def _judged(
+    references: list[Reference], *, must: bool
+) -> Iterator[tuple[ObjectId, ObjectKind, bool]]:
+    return ((object_id, kind, must) for object_id, kind in references)

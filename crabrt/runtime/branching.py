@@ -65,7 +65,10 @@ def _state_at(session: Session, cut: int) -> tuple[State, bytes] | None:
             chain = record.chain
         if isinstance(body, Intent) and seq <= cut:
             tool_seq = seq
-        if isinstance(body, Captured | Checkpoint) and body.position <= cut:
+        if (
+            isinstance(body, Captured | Checkpoint)
+            and (state.position if state is not None else 0) <= body.position <= cut
+        ):
             state = State(body.turn, body.inner, ObjectId(body.root), body.position)
     if state is None or state.position < tool_seq:
         return None

@@ -108,13 +108,21 @@ class Acting:
     """A call that acts. Exactly one of `finish`, `fail`, `cancel` (or `abandon`) ends it."""
 
     def __init__(
-        self, session: Session, spec: Spec, species: Species, call: CallId, sealed: Sealed | None
+        self,
+        session: Session,
+        spec: Spec,
+        species: Species,
+        call: CallId,
+        sealed: Sealed | None,
+        *,
+        model: str,
     ) -> None:
         self.session = session
         self.call = call
         self._spec = spec
         self._species = species
         self._sealed = sealed
+        self._model = model
         self._commits = False
         self._started = time.perf_counter()
 
@@ -164,11 +172,13 @@ class Acting:
 
     def drop(self) -> None:
         """It was a stream that nobody read, and is garbage: no outcome is recorded."""
+        self._model_answered()
         if self._species is Species.TOOL:
             self.session.drop()
 
     def abandon(self) -> None:
         """It was interrupted: no outcome is recorded, as if the process had been killed."""
+        self._model_answered()
         if self._species is Species.TOOL and not self.session.inert:
             with self.session.lock:
                 self.session.machine.tool_ended()
@@ -183,13 +193,14 @@ class Acting:
         usage: Usage = Usage(),  # noqa: B008  frozen
     ) -> Steps[None]:
         session = self.session
+        self._model_answered()
         if session.inert:
             return
         spent_ms = round((time.perf_counter() - self._started) * 1e3, 3)
         with session.recording():
             payload = session.value(encode) if encode is not None else Payload()
             if self._species is Species.MODEL:
-                session.machine.reply_delivered()
+                session.model_replied(self._model, spent_ms)
                 session.append(
                     Response(
                         self.call, spent_ms, payload, failure, cancelled, streamed,
@@ -205,6 +216,10 @@ class Acting:
             session.inner_checkpoint()
         elif self._species is Species.MODEL and not session.machine.wraps_tools:
             yield from session.gate()
+
+    def _model_answered(self) -> None:
+        if self._species is Species.MODEL:
+            self.session.engine.models.end()
 
     def _compare(self, payload: Payload, failure: Failure | None) -> None:
         """After a re-run: with another result, what was recorded later never happened."""
@@ -250,12 +265,14 @@ def begin(frame: Frame, spec: Spec, species: Species, named: Mapping[str, Any]) 
             sealed = None
     if not session.acting:
         yield from golive.go_live(session)
-    acting = Acting(session, spec, species, call, sealed)
+    model = asked.model or spec.name
+    acting = Acting(session, spec, species, call, sealed, model=model)
     if sealed is not None:
         with session.lock:
             session.follow(sealed.turn)
     if species is Species.MODEL:
-        _request(session, call, asked, recorded=sealed is not None)
+        _request(session, call, asked, model, recorded=sealed is not None)
+        session.engine.models.begin()
     else:
         acting._commits = yield from _intent(session, spec, call, asked, named)  # noqa: SLF001
     acting._started = time.perf_counter()  # noqa: SLF001  its own half of the protocol
@@ -271,10 +288,10 @@ def _answered(session: Session, spec: Spec, sealed: Sealed) -> Answer:
     return Answer(session, sealed, spec.known)
 
 
-def _request(session: Session, call: CallId, asked: Asked, *, recorded: bool) -> None:
+def _request(session: Session, call: CallId, asked: Asked, model: str, *, recorded: bool) -> None:
     with session.recording():
         if not recorded:
-            session.begin_model_call()
+            session.begin_model_call(model)
         messages, told, writer = None, None, session.engine.writer
         if asked.messages is not None:
             stored = session.stored(lambda: session.messages.put(asked.messages or (), writer))
@@ -303,6 +320,8 @@ def _intent(
         if session.machine.tool_finished:
             session.inner_checkpoint()
         yield from session.durable_gate(guessed=guessed)
+    if guessed:
+        session.reaching.sharpen()
     session.begin_tool_call(CallFact(spec.name, prior, guess))
     try:
         yield from session.gate()

@@ -1,8 +1,8 @@
-"""Making one checkpoint, on the engine's thread: scan, capture, commit.
+"""Capturing one state, on the engine's thread: look, read, verdict, `captured`.
 
 The order is the invariant "content before reference": objects are written, then `captured` names
-them; objects are durable, then `checkpoint` names them and is made durable itself. That durable
-entry is the commit point (``core.entries``).
+them; objects are durable, then `checkpoint` names them and is made durable itself (`committing`).
+That durable entry is the commit point (``core.entries``).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,8 +23,11 @@ from crabrt.core.ids import ObjectId
 from crabrt.core.ports import ObjectReader
 from crabrt.core.trees import Entry
 from crabrt.core.verdicts import Consistency, Protection, Verdict
-from crabrt.errors import CrabError, Damaged, DamagedObject, StoreUnavailable
+from crabrt.errors import CrabError, Damaged, DamagedObject
 from crabrt.inspector import CallFact, Observation, caches, classify
+from crabrt.inspector.network import Network
+from crabrt.runtime import reaching
+from crabrt.runtime.committing import Captive
 from crabrt.runtime.engine import Fate, Job
 from crabrt.runtime.losses import ObserverWarning
 from crabrt.store.contents import read_bytes
@@ -35,9 +39,6 @@ if TYPE_CHECKING:
 FP_SCANNED = declare("checkpoint.scanned", "the turn is closed; nothing of its state is written")
 FP_FLUSHED = declare("checkpoint.flushed", "content is written; no entry names it: it is garbage")
 FP_CAPTURED = declare("checkpoint.captured", "`captured` is written, nothing is synced")
-FP_SYNCED = declare("checkpoint.synced", "content is durable, `captured` is the last word")
-FP_COMMITTED = declare("checkpoint.committed", "`checkpoint` is written, perhaps not durable")
-FP_DURABLE = declare("checkpoint.durable", "the turn is durable; the index is the one before")
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -50,6 +51,7 @@ class Seen(msgspec.Struct, frozen=True):
     unobserved: tuple[str, ...]
     scan_ms: float
     observer: str
+    network: Network = Network()
 
 
 def look(session: Session) -> Seen:
@@ -73,7 +75,7 @@ def look(session: Session) -> Seen:
     if known is not None:  # what nobody can make again is read first
         in_order = caches.last(scan.seen, lambda one: engine.caches.within(one.dir.path))
         scan = dataclasses.replace(scan, seen=tuple(in_order))
-    snapshot = engine.tracker.capture(scan, engine.writer)
+    snapshot = engine.tracker.capture(scan, engine.writer, engine.early.reads)
     engine.observer.settled()
     same = session.turn_start is not None and snapshot.previous == session.turn_start
     changes = snapshot.changes if same else _changes(session, snapshot.root)
@@ -95,66 +97,113 @@ def _changes(session: Session, root: ObjectId) -> tuple[Change, ...]:
     return tuple(diff_roots(session.engine.writer, start, root))
 
 
-def make(session: Session, job: Job, calls: Sequence[CallFact]) -> None:
-    """Run `job` to its end. Never raises: what goes wrong is the job's fate."""
+def make(
+    session: Session, job: Job, calls: Sequence[CallFact], asked: reaching.Asked | None = None
+) -> None:
+    """Run `job`: when this returns, it is captured or failed. Never raises.
+
+    What goes wrong is the job's fate. What was captured is on its way to be durable.
+
+    Args:
+        session: the run.
+        job: what is to be made.
+        calls: the tool calls of the turn so far.
+        asked: about the network; None where this process did not make the turn.
+    """
     try:
         with session.engine.writer.commit():
-            _make(session, job, calls)
-    except (CrabError, OSError) as error:
-        _failed(session, job, error)
+            captive = _make(session, job, calls, asked)
     except Exception as error:  # noqa: BLE001  a bug here must not kill the user's loop; it is reported
         _failed(session, job, error)
+        captive = None
     finally:
+        reaching.answered(session.engine, asked)
+    if captive is None:
         job.release()
+    else:
+        session.engine.committer.put(captive)
 
 
-def _make(session: Session, job: Job, calls: Sequence[CallFact]) -> None:
+def _make(
+    session: Session, job: Job, calls: Sequence[CallFact], asked: reaching.Asked | None
+) -> Captive | None:
+    """Capture; None if it does not count."""
     started = time.perf_counter()
-    writer, journal = session.engine.writer, session.journal
-    stored_before = writer.bytes_stored
-    if session.tracker_stale:
-        session.engine.forget()
-        session.tracker_stale = False
-    seen = look(session)
+    engine, writer = session.engine, session.engine.writer
+    epoch, stored_before = engine.committer.epoch, writer.bytes_stored
+    if engine.stale:  # asked after the epoch: what fails from here on ends that epoch
+        engine.committer.drain()
+        engine.forget()
+    if session.epoch != epoch:
+        session.epoch = epoch
+        _forget_lost(session)
+    seen = _and_network(look(session), reaching.look(engine, asked))
+    stored_before -= engine.early.settled()
     FP_SCANNED()
-    verdict = classify(calls, _observation(session, seen))
+    blind = session.turn_start is None and job.turn > 0
+    verdict = classify(calls, _observation(session, seen, blind=blind))
     writer.flush()
     FP_FLUSHED()
+    release = writer.hold()
+    try:
+        entry = _captured(session, job, seen, verdict)
+    except BaseException:
+        release()
+        raise
+    if entry is None:
+        release()
+        return None
+    entry = msgspec.structs.replace(
+        entry,
+        bytes_stored=writer.bytes_stored - stored_before,
+        capture_ms=round((time.perf_counter() - started) * 1e3, 3),
+    )
+    engine.keep_up(partial(_keep_up, session))
+    failed = partial(_failed, session, job)
+    return Captive(job, session.journal, entry, epoch, started, release, failed)
+
+
+def _and_network(seen: Seen, network: Network) -> Seen:
+    if not network.watched or network.lost is not None:
+        return msgspec.structs.replace(seen, network=network)
+    by = f"{seen.observer}, network"
+    return msgspec.structs.replace(seen, network=network, observer=by)
+
+
+def _forget_lost(session: Session) -> None:
+    """After a failed sync: compare with a state that is there, if the turn's first one is not."""
+    start, durable = session.turn_start, session.engine.tracker.root
+    if start is not None and not whole(session.engine.writer, start, durable):
+        session.root = session.turn_start = durable
+
+
+def _captured(session: Session, job: Job, seen: Seen, verdict: Verdict) -> Checkpoint | None:
+    """Let the capture count, and its checkpoint; None where a gate gave up on it."""
     inherited = seen.root == session.root and job.turn > 0
-    if not _capture(session, job, seen, verdict):
-        _keep_uncounted(session)  # a gate gave up on it, and has said so
-        return
-    capture_ms = (time.perf_counter() - started) * 1e3
+    if not _count(session, job, seen, verdict):
+        _keep_uncounted(session)
+        return None
     FP_CAPTURED()
-    writer.sync()
-    FP_SYNCED()
-    entry = Checkpoint(
+    return Checkpoint(
         turn=job.turn,
         inner=job.inner,
         root=seen.root,
         position=job.position,
         protection=Protection.INHERITED if inherited else Protection.DURABLE,
         consistency=seen.consistency,
-        bytes_stored=writer.bytes_stored - stored_before,
         scan_ms=round(seen.scan_ms, 3),
-        capture_ms=round(capture_ms, 3),
-        durable_ms=round((time.perf_counter() - started) * 1e3, 3),
         not_captured=session.first_time(seen.not_captured),
         shared=session.engine.config.shared,
         observer=seen.observer,
     )
-    journal.append(entry, turn=job.turn)
-    FP_COMMITTED()
-    journal.sync()
-    FP_DURABLE()
-    if not os.path.exists(journal.path):
-        raise StoreUnavailable("the store is gone", where=str(journal.path))
-    job.durable.set_result(None)
+
+
+def _keep_up(session: Session) -> None:
     _save_caches(session)
     _audit(session)
 
 
-def _observation(session: Session, seen: Seen) -> Observation:
+def _observation(session: Session, seen: Seen, *, blind: bool) -> Observation:
     engine = session.engine
 
     def read(entry: Entry) -> bytes:
@@ -166,16 +215,20 @@ def _observation(session: Session, seen: Seen) -> Observation:
         seen.unobserved,
         caches=engine.caches.among(seen.changes, read),
         skipped=engine.config.regenerable == "skip",
+        blind=blind,
+        network=seen.network,
     )
 
 
 def _keep_uncounted(session: Session) -> None:
     """The tracker goes on from a state that no entry names: for gc, the index has to name it."""
+    engine = session.engine
+    engine.committer.drain()  # the index may name nothing but what is durable
     try:
-        session.engine.writer.sync()
-        session.engine.tracker.save()
+        engine.writer.sync()
+        engine.tracker.save()
     except (CrabError, OSError):
-        session.tracker_stale = True
+        engine.stale = True
 
 
 def _audit(session: Session) -> None:
@@ -201,8 +254,8 @@ def _save_caches(session: Session) -> None:
         session.journal.append(Noted("index", f"not saved: {error}"), turn=session.machine.turn)
 
 
-def _capture(session: Session, job: Job, seen: Seen, verdict: Verdict) -> bool:
-    """Let the capture count, unless a gate gave up on it; whether it counts."""
+def _count(session: Session, job: Job, seen: Seen, verdict: Verdict) -> bool:
+    """Let the capture count, unless a gate gave up on it (and has said so); whether it counts."""
     session.settle_gap()
     if not job.settle(Fate.CAPTURED):
         return False
@@ -218,7 +271,7 @@ def _capture(session: Session, job: Job, seen: Seen, verdict: Verdict) -> bool:
 
 
 def _failed(session: Session, job: Job, error: BaseException) -> None:
-    session.tracker_stale = True
+    session.engine.stale = True
     if not job.settle(Fate.FAILED, error):
         job.fail_durable(error)
     session.lose_protection(job.turn, str(error) or type(error).__name__)

@@ -1,17 +1,21 @@
-"""The background half of a run: one thread that scans, captures and commits while the model thinks.
+"""The background half of a run: it looks, captures and commits while the model thinks.
 
-Concurrency contract. The engine's thread is the only one that touches the `Tracker`. Jobs run in
-the order they were asked for, so a later checkpoint never overtakes an earlier one. The loop's
-threads only ask for jobs and wait on their futures; they and the engine meet in `Job.settle`, which
-decides, once, whether a capture counts or came too late. Errors never escape the thread: a job that
-fails is settled as failed, and its run says so at the next gate.
+Concurrency contract. The engine's thread is the only one that touches the `Tracker`: it looks and
+captures. A thread behind it makes durable what was captured (`committing`), so that a slow disk
+does not hold up the next capture. Jobs run in the order they were asked for, so a later checkpoint
+never overtakes an earlier one. The loop's threads only ask for jobs and wait on their futures; they
+and the engine meet in `Job.settle`, which decides, once, whether a capture counts or came too late.
+Errors never escape the threads: a job that fails is settled as failed, and its run says so at the
+next gate. Between the engines of one process, `turnstile` decides who captures first.
 
 One engine serves a run and its children (they share the workspace).
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import itertools
 import os
 import threading
 from collections.abc import Callable
@@ -21,6 +25,11 @@ from typing import Any, TypeVar
 from crabrt.core.config import Config
 from crabrt.inspector import Observer
 from crabrt.inspector.caches import Caches
+from crabrt.inspector.early import EarlyWork
+from crabrt.inspector.network import NetworkObserver, Spans
+from crabrt.runtime.committing import Committer
+from crabrt.runtime.lingering import Lingering
+from crabrt.runtime.turnstile import WAITED_FOR, turnstile
 from crabrt.store import Store, StoreWriter
 from crabrt.workspace import Claim, RestoreReport, Tracker, Workspace
 
@@ -44,9 +53,11 @@ class Job:
         position: seq of the last entry that belongs to the state.
         captured, durable: done when that is reached, or when it never will be (see `fate`).
         error: why it failed.
+        beside: other runs that acted in the workspace meanwhile.
+        due: when the loop is expected to need it; see `turnstile`.
     """
 
-    def __init__(self, turn: int, inner: int, position: int) -> None:
+    def __init__(self, turn: int, inner: int, position: int, due: float = WAITED_FOR) -> None:
         self.turn = turn
         self.inner = inner
         self.position = position
@@ -54,6 +65,8 @@ class Job:
         self.durable: Future[None] = Future()
         self.error: BaseException | None = None
         self.exposed_ms: float | None = None
+        self.beside: list[str] = []
+        self.due = due
         self._fate = Fate.OPEN
         self._lock = threading.Lock()
 
@@ -88,11 +101,18 @@ class Engine:
         store, writer: where content goes.
         workspace, tracker: what is watched, and what is known of it.
         observer: says what may have changed in it; the engine's thread's, like the tracker.
+        network: says what the processes of the run reached out to.
+        models: when a model was asked, by any run.
         config: how the family is set up.
         caches: knows what tools make again by themselves; the engine's thread's.
         recovered: what came of a killed restore that was finished before this run; None: no such.
         latest: the checkpoint that was asked for last, by whichever run.
         acted: whether a tool of any run has acted in this process.
+        events: counts the turns and tools that begin, in their order.
+        committer: makes durable what was captured.
+        stale: something could not be made durable, or captured: see `forget`.
+        early: reads for the next capture while a tool runs; the engine's thread's, see `lingering`.
+        lingering: has the engine's thread do that.
         closed: set when its last run is over.
     """
 
@@ -103,6 +123,8 @@ class Engine:
         workspace: Workspace,
         claim: Claim,
         observer: Observer,
+        *,
+        network: NetworkObserver,
     ) -> None:
         self.config = config
         self.caches = Caches(config.regenerable_patterns)
@@ -113,7 +135,14 @@ class Engine:
         self.recovered: RestoreReport | None = None
         self.latest: Job | None = None
         self.acted = False
+        self.events = itertools.count(1)
         self.observer = observer
+        self.network = network
+        self.models = Spans()
+        self.committer = Committer(self.writer, self._rest)
+        self.stale = False
+        self._upkeep: Callable[[], None] | None = None
+        self._turnstile = turnstile()
         self._claim = claim
         self._waiting = 0
         self._waiting_lock = threading.Lock()
@@ -122,6 +151,8 @@ class Engine:
         self._users = 1
         self._users_lock = threading.Lock()
         self.closed = threading.Event()
+        self.early = EarlyWork(observer, workspace, self.writer)
+        self.lingering = Lingering(self.early, self._threads.submit, self.wanted)
 
     def _new_tracker(self) -> Tracker:
         return Tracker(
@@ -131,23 +162,70 @@ class Engine:
             force=self.config.force,
         )
 
+    def capture(self, job: Job, work: Callable[[], None]) -> None:
+        """Run `work`, which captures for `job`, on the engine's thread after all asked before."""
+        self.run_aside(lambda: self._capture(job, work))
+
+    def _capture(self, job: Job, work: Callable[[], None]) -> None:
+        if job.fate is Fate.TOO_LATE and self.latest is not job:
+            job.release()  # a later one sees all that it would: what nobody waits for is not made
+            return
+        with self._turnstile.passed(job):
+            work()
+
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        """Run `work` on the engine's thread, after everything asked for before."""
+        """Run `work` on the engine's thread, after everything asked for before.
+
+        What was captured before is durable then, or has failed.
+        """
+        return self.run_aside(lambda: self._settled(work))
+
+    def _settled(self, work: Callable[[], T]) -> T:
+        self.committer.drain()
+        return work()
+
+    def run_aside(self, work: Callable[[], T]) -> Future[T]:
+        """The same for what neither reads nor writes the store: it waits for no disk."""
         with self._waiting_lock:
             self._waiting += 1
+        self.lingering.break_off()
         return self._threads.submit(self._begin, work)
 
     def _begin(self, work: Callable[[], T]) -> T:
         with self._waiting_lock:
             self._waiting -= 1
-        return work()
+        try:
+            return work()
+        finally:
+            self.lingering.go_on()
 
     def wanted(self) -> bool:
         """Whether somebody waits for the engine's thread: what can wait should."""
         return self._waiting > 0 or self.closed.is_set()
 
+    def keep_up(self, upkeep: Callable[[], None]) -> None:
+        """Have `upkeep` run on the engine's thread once all that was captured is durable.
+
+        It waits for a moment when nobody needs the thread; of several, the last one runs.
+        """
+        self._upkeep = upkeep
+
+    def _rest(self) -> None:
+        self.lingering.break_off()
+        with contextlib.suppress(RuntimeError):  # it is being closed, and does this last
+            self._threads.submit(self._keep_up)
+
+    def _keep_up(self) -> None:
+        upkeep = self._upkeep
+        if upkeep is not None and self._waiting == 0 and self.committer.idle and not self.stale:
+            self._upkeep = None
+            upkeep()
+        self.lingering.go_on()
+
     def forget(self) -> None:
         """After a failed write: trust only what was persisted with the last durable checkpoint."""
+        self.stale = False
+        self.writer.start_over()
         self.tracker = self._new_tracker()
         self.tracker.load(self.store)
         self.observer.distrust()
@@ -173,9 +251,13 @@ class Engine:
             if self._users:
                 return
         self.closed.set()
+        self.lingering.break_off()
         try:
             self._threads.shutdown(wait=True)
+            self.committer.close()
+            self._keep_up()
         finally:
+            self.network.close()
             self.observer.close()
             try:
                 self.writer.close()

@@ -13,6 +13,7 @@ from crabrt.core.ids import RunId, derived_run_id, new_run_id, valid_name
 from crabrt.core.version import VERSION
 from crabrt.errors import UsageError, WorkspaceBusy
 from crabrt.inspector import caches, choose, shell
+from crabrt.inspector.network import choose_network
 from crabrt.journal import Journal, Lease, run_dir
 from crabrt.runtime import registry, upkeep
 from crabrt.runtime.engine import Engine
@@ -75,7 +76,8 @@ def open_engine(setup: Setup, family: str) -> Engine:
         try:
             mark = f"{RUN_VARIABLE}={family}".encode()
             observer = choose(config.observer, workspace.path, config.home, mark=mark)
-            engine = Engine(config, store, workspace, claim, observer)
+            network = choose_network(config.network_observer, mark)
+            engine = Engine(config, store, workspace, claim, observer, network=network)
         except BaseException:
             claim.release()
             raise
@@ -84,6 +86,7 @@ def open_engine(setup: Setup, family: str) -> Engine:
         raise
     try:
         engine.recovered = recover(workspace, engine.writer)
+        engine.submit(network.open)
     except BaseException:
         engine.close()
         raise
@@ -115,7 +118,7 @@ def start(setup: Setup) -> Session:
         engine.submit(lambda: engine.tracker.load(engine.store))
         tell_recovered(session)
         session.checkpoint(0, 0)
-        engine.submit(shell.available)  # loaded here, it keeps no tool waiting
+        engine.run_aside(shell.available)  # loaded here, it keeps no tool waiting
         upkeep.begin(engine)
     except BaseException:
         registry.remove(session)

@@ -89,7 +89,8 @@ class Stop:
         forked: the last fork in its history, if any.
         checkpoint: C, or None before the first one.
         turn_start: root of the last end of a turn (or of a rollback): the open turn began on it.
-        captured: a later `captured` that has no `checkpoint`, or None.
+        unfinished: later states that were captured and have no `checkpoint`, in their order; and
+            what was missing then.
         turn: the last turn that was opened; 0 before the first.
         turn_had_tools: whether a tool call of that turn has a result.
         inner: the last inner checkpoint of that turn.
@@ -101,7 +102,6 @@ class Stop:
         outside: calls that acted outside, by turn.
         marks: the last inner checkpoint of every turn that has one.
         gap: what is missing since C or since the last resume, or None.
-        captured_gap: what was missing when the last state was captured, or None.
         buried_gap: what is missing before C, so that C cannot be replayed to; or None.
         forked_seq: seq of the entry that made it a fork, or -1.
         boot, wall_ns, seq: of the last entry.
@@ -111,12 +111,11 @@ class Stop:
     started: Started | None = None
     gap: str | None = None
     buried_gap: str | None = None
-    captured_gap: str | None = None
     forked: Forked | None = None
     forked_seq: int = -1
     checkpoint: State | None = None
     turn_start: ObjectId | None = None
-    captured: State | None = None
+    unfinished: list[tuple[State, str | None]] = dataclasses.field(default_factory=list)
     turn: int = 0
     turn_had_tools: bool = False
     inner: int = 0
@@ -186,8 +185,8 @@ def _fold(stop: Stop, body: Body, turn: int, seq: int) -> None:
         stop.ended = None
         stop.turn, stop.turn_had_tools, stop.inner = body.turn, False, 0
     elif isinstance(body, Captured):
-        stop.captured = State(body.turn, body.inner, ObjectId(body.root), body.position)
-        stop.captured_gap = stop.gap
+        state = State(body.turn, body.inner, ObjectId(body.root), body.position)
+        stop.unfinished.append((state, stop.gap))
     elif isinstance(body, Checkpoint):
         _checkpoint(stop, body)
     elif isinstance(body, RolledBack):
@@ -197,7 +196,8 @@ def _fold(stop: Stop, body: Body, turn: int, seq: int) -> None:
     elif isinstance(body, Noted) and body.topic == GAP:
         stop.gap = body.text
     elif isinstance(body, Resumed):
-        stop.gap = stop.captured_gap = None  # what came after it was done again
+        stop.gap = None  # what came after it was done again
+        stop.unfinished = [(state, None) for state, _ in stop.unfinished]
     else:
         _call(stop, body, turn, seq)
 
@@ -219,11 +219,11 @@ def _call(stop: Stop, body: Body, turn: int, seq: int) -> None:
 
 def _fork(stop: Stop, body: Forked) -> None:
     # Entries behind the forked state may be shared (its own checkpoint is); they don't count.
-    stop.forked, stop.captured, stop.last_tool = body, None, None
+    stop.forked, stop.unfinished, stop.last_tool = body, [], None
     stop.forked_seq = stop.seq
     stop.open_tools.clear()
     stop.outside.forget_behind(body.turn)
-    stop.gap = stop.captured_gap = stop.buried_gap = None
+    stop.gap = stop.buried_gap = None
     stop.turn, state = body.turn, stop.checkpoint
     stop.inner = state.inner if state is not None else 0
     stop.turn_had_tools = stop.inner > 0
@@ -233,7 +233,9 @@ def _checkpoint(stop: Stop, body: Checkpoint) -> None:
     if body.protection is Protection.UNPROTECTED:
         return
     stop.checkpoint = State(body.turn, body.inner, ObjectId(body.root), body.position)
-    stop.captured, stop.buried_gap = None, stop.buried_gap or stop.captured_gap
+    gaps = [gap for state, gap in stop.unfinished if state.position <= body.position]
+    stop.unfinished = stop.unfinished[len(gaps) :]
+    stop.buried_gap = stop.buried_gap or next(filter(None, gaps), None)
     stop.marks[body.turn] = max(stop.marks.get(body.turn, 0), body.inner)
     if body.inner == 0:
         stop.turn_start = ObjectId(body.root)

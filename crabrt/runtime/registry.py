@@ -64,6 +64,31 @@ def live(run_id: str) -> Session | None:
     return _live.get(run_id) if _pid == os.getpid() else None
 
 
+def beside(session: Session) -> list[str]:
+    """The live runs that have acted in its workspace since its turn opened, but for its own line.
+
+    A run that called it waits for it, and what it called did its work: those are no strangers.
+    """
+    with _lock:
+        others = [other for other in _live.values() if other.engine is session.engine]
+    lines = {id(one) for one in _line(session)}
+    return sorted(
+        other.id
+        for other in others
+        if id(other) not in lines
+        and session not in _line(other)
+        and (other.machine.running or other.acted_at > session.opened_at)
+    )
+
+
+def _line(session: Session) -> list[Session]:
+    """A run and those that called it."""
+    line = [session]
+    while (above := line[-1].parent) is not None:
+        line.append(above)
+    return line
+
+
 def current_frame() -> Frame | None:
     """The frame that a call made now belongs to; None outside of any run.
 

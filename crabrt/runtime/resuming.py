@@ -65,7 +65,7 @@ def attach(setup: Setup, run_id: RunId, family: str) -> Session:
     for orphan in orphans:
         session.append(Noted("orphan", f"stopped {orphan.pid}: {orphan.command}"))
     registry.add(session)
-    engine.submit(shell.available)
+    engine.run_aside(shell.available)
     upkeep.begin(engine)
     return session
 
@@ -98,7 +98,7 @@ def attach_child(setup: Setup, parent: Session, run_id: RunId) -> Session:
         session.parent, session.moment_ns = parent, parent.moment_ns
         session.expected = parent.expected
         stop = find_stop(read_journal(directory))
-        _finish_capture(session, stop)
+        _finish_captures(session, stop)
         _set_state(session, directory, stop, stop.checkpoint, "restored")
         undo.pop_all()
     registry.add(session)
@@ -110,7 +110,7 @@ def _take_up(session: Session, directory: Path) -> None:
     _refuse_unreplayable(session, stop)
     engine = session.engine
     engine.submit(lambda: engine.tracker.load(engine.store)).result()
-    _finish_capture(session, stop)
+    _finish_captures(session, stop)
     state = stop.checkpoint
     if state is not None:
         session.root, session.turn_start = state.root, stop.turn_start
@@ -190,12 +190,21 @@ def _refuse_unreplayable(session: Session, stop: Stop) -> None:
         )  # fmt: skip
 
 
-def _can_finish(store: Store, stop: Stop) -> bool:
-    """Whether a capture is all there whose process died before it was durable."""
-    if stop.captured is None:
-        return False
+def _finishable(store: Store, stop: Stop) -> list[State]:
+    """Captures that are all there, whose process died before they were durable; in their order."""
+    found: list[State] = []
     base = stop.checkpoint.root if stop.checkpoint is not None else None
-    return checkpoints.whole(store, stop.captured.root, base)
+    for state, _ in stop.unfinished:
+        if checkpoints.whole(store, state.root, base):
+            found.append(state)
+            base = state.root
+    return found
+
+
+def _last_state(store: Store, stop: Stop) -> State | None:
+    """C: the last state that is durable, or can be made so."""
+    states = _finishable(store, stop)
+    return states[-1] if states else stop.checkpoint
 
 
 def state_to_restore(stop: Stop, store: Store, home: Path) -> State | None:
@@ -205,31 +214,33 @@ def state_to_restore(stop: Stop, store: Store, home: Path) -> State | None:
         DamagedJournal: that of a child run is broken.
         StoreUnavailable: something cannot be read.
     """
-    state = stop.captured if _can_finish(store, stop) else stop.checkpoint
+    state = _last_state(store, stop)
     newest = _newest(store, home, stop)
     if state is None or newest is None:
         return None
     return dataclasses.replace(state, root=newest.root)
 
 
-def _finish_capture(session: Session, stop: Stop) -> None:
-    """Commit such a capture."""
-    state, before = stop.captured, stop.checkpoint
-    if state is None or not _can_finish(session.engine.store, stop):
+def _finish_captures(session: Session, stop: Stop) -> None:
+    """Commit such captures."""
+    states = _finishable(session.engine.store, stop)
+    stop.unfinished.clear()
+    if not states:
         return
     session.engine.writer.sync()
-    same = before is not None and before.root == state.root
-    session.journal.append(
-        Checkpoint(
-            turn=state.turn, inner=state.inner, root=state.root, position=state.position,
-            protection=Protection.INHERITED if same else Protection.DURABLE,
-        ),
-        turn=state.turn,
-    )  # fmt: skip
+    for state in states:
+        same = stop.checkpoint is not None and stop.checkpoint.root == state.root
+        session.journal.append(
+            Checkpoint(
+                turn=state.turn, inner=state.inner, root=state.root, position=state.position,
+                protection=Protection.INHERITED if same else Protection.DURABLE,
+            ),
+            turn=state.turn,
+        )  # fmt: skip
+        stop.checkpoint = state
+        if state.inner == 0:
+            stop.turn_start = state.root
     session.journal.sync()
-    stop.checkpoint, stop.captured = state, None
-    if state.inner == 0:
-        stop.turn_start = state.root
 
 
 def disk_is_the_state(stop: Stop, workspace: Workspace, home: Path) -> bool:
@@ -260,7 +271,8 @@ def _checkpoint_here(session: Session, stop: Stop) -> State | None:
     turn, inner = _place(stop)
     job = Job(turn, inner, session.journal.seq)
     calls = stop.outside.get(turn, ())
-    engine.submit(lambda: checkpoints.make(session, job, calls)).result()
+    engine.capture(job, lambda: checkpoints.make(session, job, calls))
+    job.durable.result()
     if job.fate is not Fate.CAPTURED or job.error is not None or session.root is None:
         raise Unprotected(
             f"what is on the disk cannot be checkpointed: {job.error}", where=session.id,
@@ -292,7 +304,7 @@ class Newest(NamedTuple):
 
 def _newest(store: Store, home: Path, stop: Stop) -> Newest | None:
     """C, or a newer state of a child run that was going on: they share one directory."""
-    state = stop.captured if _can_finish(store, stop) else stop.checkpoint
+    state = _last_state(store, stop)
     found = [] if state is None else [Newest(stop.moment_of(state), state.root)]
     for child in stop.children:
         inside = run_dir(home, child)

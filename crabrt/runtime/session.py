@@ -18,13 +18,16 @@ from crabrt.core.ids import ObjectId, RunId
 from crabrt.errors import CrabError, NotDurable, WorkspaceRefused
 from crabrt.inspector import CallFact
 from crabrt.journal import Journal, Lease
-from crabrt.runtime import checkpoints
+from crabrt.runtime import checkpoints, registry
 from crabrt.runtime.codec import Codecs
 from crabrt.runtime.engine import Engine, Fate, Job
 from crabrt.runtime.ledger import Ledger
 from crabrt.runtime.messages import Messages
+from crabrt.runtime.reaching import Reaching
 from crabrt.runtime.replay import Replay
+from crabrt.runtime.replies import ReplyTimes
 from crabrt.runtime.scopes import Scope
+from crabrt.runtime.turnstile import REPLIED, WAITED_FOR
 from crabrt.runtime.waits import Steps, Wait
 
 CODECS = Codecs()
@@ -67,7 +70,11 @@ class Session(Ledger):
         moment_ns: of which moment that is, where the workspace was restored.
         inner_marks: the last inner checkpoint of turns that were interrupted.
         root_turn: the last turn whose end was captured.
+        opened_at, acted_at: when the open turn began, and when a tool last did, by the engine's
+            count of such events.
+        epoch: of the engine's commits, at the last capture (see `committing`).
         messages: what its model calls were told last.
+        reaching: asks what its turns reached on the network.
     """
 
     def __init__(
@@ -93,11 +100,14 @@ class Session(Ledger):
         self.moment_ns: int | None = None
         self.inner_marks: dict[int, int] = {}
         self.root_turn = -1
-        self.tracker_stale = False
+        self.opened_at = self.acted_at = 0
+        self.epoch = 0
         self.parent: Session | None = None
         self.over = False
         self.rested = False
         self.messages = Messages(CODECS)
+        self.reaching = Reaching(engine, self.machine)
+        self._replies = ReplyTimes()
         self._inner = 0
         self._job: Job | None = None
         self._calls: list[CallFact] = []
@@ -107,13 +117,20 @@ class Session(Ledger):
 
     # -- turns -------------------------------------------------------------------------------
 
-    def begin_model_call(self) -> None:
-        """A model call is about to be sent: it may close the turn and open the next."""
+    def begin_model_call(self, model: str) -> None:
+        """A call of `model` is about to be sent: it may close the turn and open the next."""
         with self.lock:
             self._settle_dropped()
             if self.machine.model_call_opens():
-                self.close_turn()
+                self.close_turn(time.monotonic() + self._replies.expected_ms(model) / 1e3)
                 self.open_turn()
+
+    def model_replied(self, model: str, waited_ms: float) -> None:
+        """A reply is there, so what is being captured is needed soon. Call with `lock` held."""
+        self._replies.add(model, waited_ms)
+        self.machine.reply_delivered()
+        if self._job is not None:
+            self._job.due = min(self._job.due, REPLIED)
 
     def begin_tool_call(self, fact: CallFact) -> None:
         """A tool is about to act."""
@@ -121,7 +138,9 @@ class Session(Ledger):
             if self.machine.tool_call_opens():
                 self.open_turn()
             self.machine.tool_began()
+            self.acted_at = next(self.engine.events)
             self.engine.acted = True
+            self.engine.lingering.tool_began(self.machine)
             self._calls.append(fact)
 
     def drop(self) -> None:
@@ -136,17 +155,22 @@ class Session(Ledger):
     def open_turn(self, base: int | None = None) -> None:
         """The next turn begins. Call with `lock` held."""
         self.machine.open(base)
+        self.opened_at = next(self.engine.events)
         self._calls, self._inner = [], 0
         self.append(TurnOpened(self.machine.turn, self.machine.base))
 
-    def close_turn(self) -> Job | None:
-        """The open turn's effects are final: have them captured. Call with `lock` held."""
+    def close_turn(self, due: float = WAITED_FOR) -> Job | None:
+        """The open turn's effects are final: have them captured. Call with `lock` held.
+
+        Args:
+            due: when the loop is expected to need that; see `turnstile`.
+        """
         if self.machine.turn == 0 or self.machine.closed:
             return None
         self.machine.close()
         if self.machine.turn <= self.root_turn:  # resumed: its checkpoint is made
             return None
-        return self.checkpoint(self.machine.turn, 0)
+        return self.checkpoint(self.machine.turn, 0, due)
 
     def follow(self, turn: int) -> None:
         """The loop makes a call that was recorded in `turn`. Call with `lock` held."""
@@ -161,12 +185,13 @@ class Session(Ledger):
 
     # -- checkpoints -------------------------------------------------------------------------
 
-    def checkpoint(self, turn: int, inner: int) -> Job:
+    def checkpoint(self, turn: int, inner: int, due: float = WAITED_FOR) -> Job:
         """Ask for a checkpoint of the workspace as it is now."""
-        job = Job(turn, inner, self.journal.seq)
-        calls = tuple(self._calls)
+        job = Job(turn, inner, self.journal.seq, due)
+        job.beside = registry.beside(self)
+        calls, asked = tuple(self._calls), self.reaching.asked(ends_turn=inner == 0)
         self._job = self.engine.latest = job
-        self.engine.submit(lambda: checkpoints.make(self, job, calls))
+        self.engine.capture(job, lambda: checkpoints.make(self, job, calls, asked))
         return job
 
     def inner_checkpoint(self) -> Job | None:
@@ -193,10 +218,14 @@ class Session(Ledger):
                 yield Wait(latest.captured, config.gate_limit_ms / 1e3)
         if job is None or job.exposed_ms is not None:
             return
+        job.due = WAITED_FOR
         limit_ms = config.gate_limit_ms if job.turn else config.baseline_gate_limit_ms
-        done = job.captured.done() or (yield Wait(job.captured, limit_ms / 1e3))
+        enough = job.durable if config.durability == "durable" else job.captured
+        done = enough.done() or (yield Wait(enough, limit_ms / 1e3))
         if not done and job.settle(Fate.TOO_LATE):
             self.lose_protection(job.turn, f"it was not captured within {limit_ms} ms")
+        elif not done:
+            self.lose_protection(job.turn, f"it was not durable within {limit_ms} ms")
         with self.lock:
             first = job.exposed_ms is None  # of parallel calls at one gate, one speaks
             if first:
@@ -217,6 +246,7 @@ class Session(Ledger):
         """
         job = self._job
         if job is not None:
+            job.due = WAITED_FOR
             if not job.durable.done():
                 yield Wait(job.durable)
             if job.error is not None or job.fate is not Fate.CAPTURED:

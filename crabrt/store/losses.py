@@ -33,6 +33,10 @@ class Losses:
         """This thread is about to rely on what was put: every loss from here on concerns it."""
         self._local.__dict__.setdefault("told", self.count)
 
+    def start_over(self) -> None:
+        """This thread relies on nothing that was put until now."""
+        self._local.told = self.count
+
     def add(self, object_ids: Iterable[ObjectId]) -> None:
         """These were put and are no more; by now no look-up finds them."""
         lost = set(object_ids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -268,6 +268,26 @@ class StoreWriter:
             mine["spans"] -= 1
             with self._lock:
                 self.references.end()
+
+    def start_over(self) -> None:
+        """This thread relies on nothing that was put until now, and need not hear of its loss."""
+        with self._lock:
+            self._losses.start_over()
+
+    def hold(self) -> Callable[[], None]:
+        """Keep the span that is going on open beyond its end, for whoever commits what it put.
+
+        Returns:
+            What ends it; to be called once, from any thread.
+        """
+        with self._lock:
+            self._answer(self.references.begin())
+
+        def release() -> None:
+            with self._lock:
+                self.references.end()
+
+        return release
 
     def _protect(self) -> list[int]:
         """Store again whatever only condemned packs hold; the lists to answer after the sync."""

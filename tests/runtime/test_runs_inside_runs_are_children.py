@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from pathlib import Path
 
@@ -258,3 +259,41 @@ async def test_async_generator_agents_nest_too(ws: Path, store) -> None:
     runs = {run.name: run for run in store.runs()}
     assert runs["inner"].parent == runs["outer"].run
     assert {run.status for run in runs.values()} == {"done"}
+
+
+async def test_agents_side_by_side_say_that_a_change_may_be_the_others(ws: Path, store) -> None:
+    both = asyncio.Barrier(2)
+
+    @crabrt.tool
+    async def write(name: str) -> None:
+        (ws / name).write_text(name)
+        await both.wait()
+
+    @crabrt.agent(workspace=ws, name="sub")
+    async def sub(name: str) -> None:
+        await write(name)
+
+    @crabrt.agent(workspace=ws, name="top")
+    async def top() -> None:
+        await asyncio.gather(sub("a"), sub("b"))
+        await sub_alone("c")
+
+    @crabrt.tool
+    async def quiet(name: str) -> None:
+        (ws / name).write_text(name)
+
+    @crabrt.agent(workspace=ws, name="alone")
+    async def sub_alone(name: str) -> None:
+        await quiet(name)
+
+    await top()
+    runs = {row.view.name: row.run for row in store.runs()}
+    subs = sorted(row.run for row in store.runs() if row.view.name == "sub")
+    said = [turn.evidence for run in subs for turn in store.turns(run) if turn.turn == 1]
+    assert [line for lines in said for line in lines if "doing" in line] == [
+        f"files: some may be the doing of {other}" for other in reversed(subs)
+    ]
+    for name in ("alone", "top"):
+        evidence = [line for turn in store.turns(runs[name]) for line in turn.evidence]
+        assert evidence
+        assert not [line for line in evidence if "doing" in line]
