@@ -30,7 +30,7 @@ def processors() -> list[int]:
     """
     found: list[int] = []
     try:
-        for part in _ONLINE.read_text("ascii").strip().split(","):
+        for part in _ONLINE.read_bytes().decode().strip().split(","):
             first, _, last = part.partition("-")
             found += range(int(first), int(last or first) + 1)
     except ValueError as error:

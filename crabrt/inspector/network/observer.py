@@ -172,7 +172,7 @@ class WatchedNetwork:
             try:
                 self._drain()
                 return self._gather(asked)
-            except (OSError, ValueError, KeyError) as error:
+            except Exception as error:  # noqa: BLE001  whatever it is, only this stays unknown
                 return Network(why_not=f"it failed: {error}")
 
     def _drain(self) -> None:
@@ -329,6 +329,8 @@ class AutoNetwork:
             self._now = WatchedNetwork(self._mark)
         except Unwatchable as error:
             self._now = UnwatchedNetwork(error.message)
+        except Exception as error:  # noqa: BLE001  whatever it is, the run goes on without
+            self._now = UnwatchedNetwork(f"it failed: {error}")
 
     def look(self, asked: Interval) -> Network:
         """See `NetworkObserver`."""

@@ -101,7 +101,7 @@ def connected_sockets(pid: int) -> list[Socket]:
             fields = line.split()
             with contextlib.suppress(IndexError, ValueError):
                 if fields[3] == _ESTABLISHED:
-                    address, port = _remote(fields[2].decode("ascii"))
+                    address, port = _remote(fields[2].decode())
                     found.append(Socket(table.removesuffix("6"), address, port, int(fields[9])))
     return found
 

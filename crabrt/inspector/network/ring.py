@@ -67,8 +67,9 @@ class Ring:
         (tail,) = _WORD.unpack_from(self._map, _TAIL)
         data = self._copied(tail, head)
         _WORD.pack_into(self._map, _TAIL, head)
-        # A record that finds no room is dropped in silence until a later one finds some.
-        self.lost = len(data) > _DATA_BYTES - _LARGEST
+        # A record that finds no room is dropped in silence until a later one finds some: what that
+        # one tells first is of the time before this drain.
+        was_lost, self.lost = self.lost, len(data) > _DATA_BYTES - _LARGEST
         at = 0
         while at < len(data):
             kind, _, size = _HEADER.unpack_from(data, at)
@@ -79,7 +80,8 @@ class Ring:
             elif kind == _COMM:
                 yield _named(body)
             elif kind == _LOST:
-                self.lost = True
+                self.lost = self.lost or not was_lost
+            was_lost = False
 
     def _copied(self, tail: int, head: int) -> bytes:
         start, end = tail % _DATA_BYTES, head % _DATA_BYTES

@@ -22,8 +22,9 @@ CONNECTED: Final = "syscalls/sys_exit_connect"
 RINGS: Final = ("io_uring/io_uring_submit_req", "io_uring/io_uring_submit_sqe")
 """A request is handed to the kernel through io_uring; the second is its name before Linux 6.4."""
 
-FOUND: Final = "err == 0 && !(common_flags & 24)"
-"""A way was found, and not for a packet that came in (0x08 and 0x10: in an interrupt)."""
+FOUND: Final = "err == 0 && proto != 0 && !(common_flags & 24)"
+"""A way was found, for something to be sent (who changes routes looks without a protocol), and not
+for a packet that came in (0x08 and 0x10: in an interrupt)."""
 
 CONNECTS: Final = "opcode == 16"
 """``IORING_OP_CONNECT``."""
@@ -74,7 +75,7 @@ def load(tracefs: int, name: str, *needed: str) -> Tracepoint:
 def _text(tracefs: int, path: str) -> str:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=tracefs)
     try:
-        return os.read(fd, _TEXT_MOST).decode("ascii", "replace")
+        return os.read(fd, _TEXT_MOST).decode("utf-8", "replace")
     finally:
         os.close(fd)
 

@@ -1,0 +1,441 @@
+"""What is seen of the network: real processes, real sockets, and a world that never leaves here.
+
+The world is an address on the loopback device of a network namespace of its own: nothing is sent to
+anybody else.
+"""
+
+import ctypes
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from crabrt.inspector.network import Interval, UnwatchedNetwork, WatchedNetwork, Where, kernel
+from crabrt.inspector.network.observer import AutoNetwork
+from crabrt.inspector.watch.errors import Reason, Unwatchable
+
+MADE = """
+ip link set lo up
+ip addr add 203.0.113.9/32 dev lo
+ip addr add 2001:db8::9/128 dev lo nodad
+exec "$@"
+"""
+WORLD = ("unshare", "-n", "sh", "-c", MADE, "world")
+
+SERVED = """
+import socket, os, sys
+listening = socket.socket()
+listening.bind(("0.0.0.0", 4430))
+listening.listen()
+def tcp(): return socket.create_connection(("203.0.113.9", 4430))
+def udp(family=socket.AF_INET): return socket.socket(family, socket.SOCK_DGRAM)
+"""
+
+URING = """
+import ctypes, mmap, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+params = ctypes.create_string_buffer(120)
+ring = libc.syscall(425, 4, params)
+assert ring >= 0, ctypes.get_errno()
+features = struct.unpack_from("=10I", params, 40)
+head, tail, mask, entries, flags, dropped, array = features[:7]
+sq = mmap.mmap(ring, 4096, offset=0)
+sqes = mmap.mmap(ring, 4096, offset=0x10000000)
+sock = socket.socket()
+address = ctypes.create_string_buffer(
+    struct.pack("=H", socket.AF_INET) + struct.pack("!H", 4430)
+    + socket.inet_aton("203.0.113.9") + bytes(8))
+# opcode CONNECT, IOSQE_ASYNC: a thread of the kernel's does it
+struct.pack_into("=BBHiQQ", sqes, 0, 16, int(sys.argv[1]), 0, sock.fileno(), 16,
+                 ctypes.addressof(address))
+struct.pack_into("=I", sq, array, 0)
+struct.pack_into("=I", sq, tail, 1)
+assert libc.syscall(426, ring, 1, 1, 1, None, 0) == 1, ctypes.get_errno()
+assert sock.getpeername() == ("203.0.113.9", 4430)
+"""
+
+
+@pytest.fixture
+def watched():
+    try:
+        made = Watching(WatchedNetwork())
+    except Unwatchable as error:
+        if error.reason is Reason.KERNEL:
+            pytest.skip(f"kernel: {error}")
+        raise
+    yield made
+    made.network.close()
+
+
+class Watching:
+    """A watched network, and the moment since which it is asked."""
+
+    def __init__(self, network):
+        self.network = network
+        self.since = time.monotonic_ns()
+
+    def look(self, **asked):
+        return self.network.look(Interval(self.since, time.monotonic_ns(), **asked))
+
+    def during(self, *program, **asked):
+        """What is seen while a program runs in the world; it ends well."""
+        subprocess.run([*WORLD, *program], check=True)
+        return self.look(**asked)
+
+    def python(self, text, *arguments, **asked):
+        return self.during(sys.executable, "-c", SERVED + text, *arguments, **asked)
+
+
+def targets(network):
+    return [one.target for one in network.connections]
+
+
+@pytest.mark.root
+def test_a_quiet_process_connects_to_nobody(watched):
+    seen = watched.during("true", local=True)
+    assert seen.watched
+    assert seen.connections == seen.kept == ()
+    assert seen.lost is None
+    assert seen.silent
+
+
+@pytest.mark.root
+def test_a_tcp_connection_of_a_process_that_has_ended_is_told_with_its_name(watched):
+    seen = watched.python("tcp()")
+    (one,) = seen.connections
+    assert (one.protocol, one.address, one.port) == ("tcp", "203.0.113.9", 4430)
+    assert one.command.startswith("python")
+    assert not os.path.exists(f"/proc/{one.pid}")
+    assert one.where is Where.WORLD
+    assert not seen.silent
+
+
+@pytest.mark.root
+def test_a_daemon_that_left_its_family_is_followed(watched):
+    seen = watched.python(
+        "if os.fork() == 0:\n"
+        " os.setsid()\n"
+        " if os.fork() == 0:\n"
+        "  os.environ.clear(); tcp(); os._exit(0)\n"
+        " os._exit(0)\n"
+        "listening.accept()"
+    )
+    assert targets(seen) == ["203.0.113.9:4430"]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        ('udp().sendto(b"x", ("203.0.113.9", 53))', "203.0.113.9:53/udp"),
+        ('udp().connect(("203.0.113.9", 53))', "203.0.113.9:53/udp"),
+        ('udp().sendmsg([b"x"], [], 0, ("203.0.113.9", 53))', "203.0.113.9:53/udp"),
+        ('udp(socket.AF_INET6).sendto(b"x", ("2001:db8::9", 53))', "[2001:db8::9]:53/udp"),
+        ('udp(socket.AF_INET6).sendto(b"x", ("::ffff:203.0.113.9", 53))', "203.0.113.9:53/udp"),
+        ('udp().sendto(b"x", ("127.0.0.1", 53))', "127.0.0.1:53/udp"),
+        ("socket.create_connection(('127.0.0.1', 4430))", "127.0.0.1:4430"),
+    ],
+)
+def test_every_way_to_send_is_seen(watched, sent, told):
+    seen = watched.python(sent)
+    assert targets(seen) == [told]
+    assert bool(seen.world) == ("127." not in told)
+
+
+@pytest.mark.root
+def test_what_nobody_can_be_reached_by_is_no_connection(watched):
+    seen = watched.python(
+        "try: socket.create_connection(('198.51.100.1', 80))\n"
+        "except OSError: sys.exit(0)\n"
+        "sys.exit(1)"
+    )
+    assert seen.connections == ()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("flags", ["0", "16"])
+def test_a_connection_by_io_uring_is_seen(watched, flags):
+    libc = ctypes.CDLL(None, use_errno=True)
+    ring = libc.syscall(425, 4, ctypes.create_string_buffer(120))
+    if ring < 0:
+        pytest.skip(f"kernel: no io_uring: {os.strerror(ctypes.get_errno())}")
+    os.close(ring)
+    assert watched.network.sharpen()
+    seen = watched.python(URING, flags)
+    assert "203.0.113.9:4430" in targets(seen)
+    assert not seen.silent
+
+
+# -- AF_UNIX -----------------------------------------------------------------------------------
+
+
+@pytest.mark.root
+def test_local_sockets_are_seen_while_somebody_looks_closer(watched, tmp_path):
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path / "s"))
+    listening.listen()
+    knock = f"socket.socket(socket.AF_UNIX).connect({str(tmp_path / 's')!r})"
+    assert targets(watched.python(knock)) == []
+    assert watched.network.sharpen()
+    seen = watched.python(knock, local=True)
+    assert targets(seen) == [str(tmp_path / "s")]
+    assert seen.world == ()
+    assert not seen.silent
+    watched.network.blunt()
+    watched.since = time.monotonic_ns()
+    assert targets(watched.python(knock)) == []
+    listening.close()
+
+
+@pytest.mark.root
+def test_local_sockets_that_refuse_or_only_look_up_names_are_no_connection(watched, tmp_path):
+    assert watched.network.sharpen()
+    seen = watched.python(
+        "for path in sys.argv[1], '/run/nscd/socket', '/dev/log':\n"
+        " try: socket.socket(socket.AF_UNIX).connect(path)\n"
+        " except OSError: pass",
+        str(tmp_path / "absent"),
+        local=True,
+    )
+    assert seen.silent
+
+
+@pytest.mark.root
+def test_an_abstract_socket_has_a_name(watched):
+    assert watched.network.sharpen()
+    seen = watched.python(
+        "s = socket.socket(socket.AF_UNIX); s.bind('\\0crab'); s.listen()\n"
+        "socket.socket(socket.AF_UNIX).connect('\\0crab')"
+    )
+    assert targets(seen) == ["@crab"]
+
+
+# -- the loop's own process --------------------------------------------------------------------
+
+
+@pytest.fixture
+def port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def connect(port):
+    socket.create_connection(("127.0.0.1", port)).close()
+
+
+@pytest.mark.root
+def test_the_loops_own_connections_count_only_while_a_tool_runs(watched, port):
+    connect(port)
+    now = time.monotonic_ns()
+    assert targets(watched.look()) == []
+    assert targets(watched.look(tools=((now, now + 1),))) == []
+    running = ((watched.since, now),)
+    seen = watched.look(tools=running)
+    assert targets(seen) == [f"127.0.0.1:{port}"]
+    assert seen.connections[0].own
+    unsure = watched.look(tools=running, models=running, local=True)
+    assert targets(unsure) == []
+    assert unsure.unsure
+    assert not unsure.silent
+
+
+@pytest.mark.root
+def test_threads_begun_before_and_after_are_watched(port):
+    go, done = threading.Event(), threading.Event()
+    early = threading.Thread(target=lambda: (go.wait(), connect(port), done.set()))
+    early.start()
+    network = WatchedNetwork()
+    since = time.monotonic_ns()
+    go.set()
+    done.wait()
+    early.join()
+    late = threading.Thread(target=lambda: socket.create_connection(("127.0.0.1", port)).close())
+    late.start()
+    late.join()
+    now = time.monotonic_ns()
+    seen = network.look(Interval(since, now, tools=((since, now),)))
+    network.close()
+    assert targets(seen) == [f"127.0.0.1:{port}"]
+    assert len([one for one in network._seen if one.time_ns >= since]) >= 2
+
+
+@pytest.mark.root
+def test_a_tool_that_ran_before_it_was_opened_makes_the_turn_unknown(watched):
+    seen = watched.look(tools=((1, 2),))
+    assert seen.lost == "a tool ran before the network was watched"
+
+
+# -- what stays open ---------------------------------------------------------------------------
+
+
+@pytest.mark.root
+def test_a_connection_that_stays_open_is_kept_and_then_is_not(watched):
+    held = subprocess.Popen(
+        [*WORLD, sys.executable, "-c", SERVED + "kept = tcp(); print(1, flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert held.stdout.readline() == b"1\n"
+    assert targets(watched.look()) == ["203.0.113.9:4430"]
+    watched.since = time.monotonic_ns()
+    seen = watched.look(local=True)
+    assert seen.connections == ()
+    assert [one.target for one in seen.kept] == ["203.0.113.9:4430"]
+    assert not seen.silent
+    held.communicate(b"\n")
+    assert watched.look().kept == ()
+
+
+@pytest.mark.root
+def test_connections_of_children_that_are_older_are_kept(port):
+    program = SERVED + "kept = tcp(); print(1, flush=True); input()"
+    held = subprocess.Popen(
+        [*WORLD, sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    held.stdout.readline()
+    network = WatchedNetwork()
+    now = time.monotonic_ns()
+    seen = network.look(Interval(now, now + 1))
+    network.close()
+    held.communicate(b"\n")
+    assert [one.target for one in seen.kept] == ["203.0.113.9:4430"]
+
+
+# -- what is not known -------------------------------------------------------------------------
+
+
+@pytest.mark.root
+def test_more_events_than_there_is_room_for_are_noticed(watched):
+    send = 'u = udp()\nfor port in range(1, 3000): u.sendto(b"x", ("203.0.113.9", port))'
+    seen = watched.python(send, local=True)
+    assert seen.lost == "too many events for the kernel's buffer"
+    assert 0 < len(seen.connections) < 3000
+    assert not seen.silent
+    watched.since = time.monotonic_ns()
+    again = watched.during("true")
+    assert again.lost is None
+
+
+@pytest.mark.root
+def test_what_is_told_is_bounded(watched, monkeypatch):
+    monkeypatch.setattr("crabrt.inspector.network.observer.CONNECTIONS_MOST", 3)
+    seen = watched.python('u = udp()\nfor p in range(9): u.sendto(b"x", ("203.0.113.9", p + 1))')
+    assert len(seen.connections) == 3
+    assert seen.more == 6
+
+
+@pytest.mark.root
+def test_what_is_forgotten_makes_older_turns_unknown(watched, monkeypatch):
+    monkeypatch.setattr("crabrt.inspector.network.observer._REMEMBERED_MOST", 3)
+    seen = watched.python('u = udp()\nfor p in range(9): u.sendto(b"x", ("203.0.113.9", p + 1))')
+    assert seen.lost == "too many connections to remember"
+
+
+@pytest.mark.root
+def test_a_failure_in_the_middle_is_unknown(watched, monkeypatch):
+    def fail():
+        raise OSError("gone")
+
+    monkeypatch.setattr("crabrt.inspector.network.observer.processors", fail)
+    seen = watched.look()
+    assert not seen.watched
+    assert seen.why_not == "it failed: gone"
+
+
+@pytest.mark.root
+def test_without_root_it_is_not_watched_and_says_why():
+    program = (
+        "import os\n"
+        "from crabrt.inspector.network import AutoNetwork, Interval\n"
+        "os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)\n"
+        "network = AutoNetwork(b''); network.open()\n"
+        "print(network.look(Interval(0, 1)).why_not, network.sharpen(), network.watched)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert told.stdout == "it takes root (CAP_SYS_ADMIN and CAP_PERFMON) False False\n"
+
+
+def test_what_is_off_says_so():
+    assert UnwatchedNetwork("it is off").look(Interval(0, 1)).why_not == "it is off"
+    assert AutoNetwork(b"").look(Interval(0, 1)).why_not == "it was not watched yet"
+
+
+@pytest.mark.root
+def test_too_few_descriptors_is_a_reason(monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (4, 4))
+    with pytest.raises(Unwatchable, match="descriptors") as refused:
+        WatchedNetwork()
+    assert refused.value.reason is Reason.LIMIT
+
+
+# -- what is left behind, and many at once -----------------------------------------------------
+
+
+@pytest.mark.root
+def test_a_killed_process_leaves_nothing_behind(watched):
+    program = (
+        "import os, signal\n"
+        "from crabrt.inspector.network import WatchedNetwork\n"
+        "WatchedNetwork().sharpen()\n"
+        "print(len(os.listdir('/proc/self/fd')), flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    before = left_in_tracefs()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert int(done.stdout) > 6
+    assert left_in_tracefs() == before
+
+
+def left_in_tracefs():
+    tracefs = kernel.open_tracefs()
+    try:
+        fd = os.open("instances", os.O_RDONLY, dir_fd=tracefs)
+        names = os.listdir(fd)
+        os.close(fd)
+        fd = os.open("dynamic_events", os.O_RDONLY, dir_fd=tracefs)
+        events = os.read(fd, mmap.PAGESIZE)
+        os.close(fd)
+        return names, events
+    finally:
+        os.close(tracefs)
+
+
+@pytest.mark.root
+def test_twenty_at_once_see_the_same(watched):
+    others = [WatchedNetwork() for _ in range(20)]
+    try:
+        subprocess.run([*WORLD, sys.executable, "-c", SERVED + "tcp()"], check=True)
+        asked = Interval(watched.since, time.monotonic_ns())
+        assert {tuple(targets(one.look(asked))) for one in others} == {("203.0.113.9:4430",)}
+        assert {one.look(asked).lost for one in others} == {None}
+    finally:
+        for one in others:
+            one.close()
+
+
+@pytest.mark.root
+def test_processes_of_others_are_not_seen(watched):
+    program = (
+        "import subprocess, sys\n"
+        "from crabrt.inspector.network import Interval, WatchedNetwork\n"
+        "network = WatchedNetwork()\n"
+        "print(1, flush=True); input()\n"
+        "import time\n"
+        "print(len(network.look(Interval(0, time.monotonic_ns())).connections))"
+    )
+    stranger = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert stranger.stdout.readline() == b"1\n"
+    assert watched.python("tcp()").connections
+    told, _ = stranger.communicate(b"\n")
+    assert told == b"0\n"
