@@ -47,6 +47,8 @@ class Observation(msgspec.Struct, frozen=True):
         caches: paths of those changes that tools make again by themselves.
         skipped: whether such changes count as none.
         network: what the processes of the run reached out to.
+        blind: the state that the turn began on is not known, so nothing can be said of changes.
+        beside: other runs that acted in the same workspace meanwhile.
     """
 
     changes: tuple[Change, ...] = ()
@@ -55,6 +57,8 @@ class Observation(msgspec.Struct, frozen=True):
     caches: frozenset[bytes] = frozenset()
     skipped: bool = False
     network: Network = Network()
+    blind: bool = False
+    beside: tuple[str, ...] = ()
 
 
 def classify(calls: Sequence[CallFact], seen: Observation) -> Verdict:
@@ -64,13 +68,17 @@ def classify(calls: Sequence[CallFact], seen: Observation) -> Verdict:
     caches = [change for change in seen.changes if change.path in seen.caches]
     files = [change for change in seen.changes if change.path not in seen.caches]
     counted = files if seen.skipped else [*files, *caches]
-    if counted:
+    if counted or seen.blind:
         effects.append(Effect.FILES)
+    if seen.blind:
+        evidence.append("files: unknown, as the state before was not captured")
     if files:
         more = f"; caches: {describe(caches)}" if caches else ""
         evidence.append(f"files: {describe(files)}{more}")
     elif caches:
         evidence.append(f"{'' if seen.skipped else 'files: '}caches only: {describe(caches)}")
+    if counted and seen.beside:
+        evidence.append(f"files: some may be the doing of {', '.join(seen.beside)}")
     is_external, outside = _outside(calls, seen.network)
     if is_external:
         effects.append(Effect.EXTERNAL)
