@@ -1,0 +1,236 @@
+"""Runs whose tools connect: what the verdict says, whose connections count, what is on record."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import crabrt
+from crabrt.inspector.network import AutoNetwork, UnwatchedNetwork, probe_network
+from crabrt.inspector.watch.errors import Reason
+from crabrt.journal import RunIndex
+
+MADE = """
+ip link set lo up
+ip addr add 203.0.113.9/32 dev lo
+exec "$@"
+"""
+WORLD = ("unshare", "-n", "sh", "-c", MADE, "world")
+CONNECT = """
+import socket
+listening = socket.create_server(("0.0.0.0", 4430))
+socket.create_connection(("203.0.113.9", 4430))
+"""
+DEAF = "import socket; s = socket.socket(socket.AF_UNIX); s.bind('\\0x'); s.listen(); "
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def ws(tmp_path, monkeypatch):
+    refused = probe_network()
+    if refused is not None and refused.reason is Reason.KERNEL:
+        pytest.skip(f"kernel: {refused}")
+    for name in list(os.environ):
+        if name.startswith("CRAB_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("CRAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "ws").mkdir()
+    return tmp_path / "ws"
+
+
+@crabrt.model
+def think(turn: int) -> int:
+    return turn
+
+
+@crabrt.tool
+def execute(code: str) -> None:
+    """A tool of which nothing is known."""
+    subprocess.run([*WORLD, sys.executable, "-c", code], check=True)
+
+
+@crabrt.tool(effect="files")
+def fetch() -> None:
+    subprocess.run([*WORLD, sys.executable, "-c", CONNECT], check=True)
+
+
+@crabrt.tool
+def bash(command: str) -> int:
+    return subprocess.run(["sh", "-c", command], check=False, capture_output=True).returncode
+
+
+def play(ws: Path, *calls, **options):
+    """A run with a turn for each call; its turns."""
+
+    @crabrt.agent(workspace=ws, **options)
+    def loop() -> str:
+        for turn, call in enumerate(calls):
+            think(turn)
+            call()
+        return crabrt.current_run().id
+
+    return turns(ws, loop())
+
+
+def turns(ws, run):
+    with RunIndex.open(ws.parent / "home") as index:
+        index.refresh()
+        return index.turns(run)[1:]
+
+
+def told(turn):
+    return list(turn.verdict), list(turn.evidence)
+
+
+def test_a_tool_that_reaches_the_world_makes_its_turn_external_and_no_other(ws):
+    before, connects, after = play(
+        ws, lambda: execute("pass"), lambda: execute(CONNECT), lambda: execute("pass")
+    )
+    assert told(before) == told(after) == (["none"], [])
+    name = connects.evidence[0].rpartition(" (")[0].rpartition("(")[2].rstrip(")")
+    assert name.startswith("python")
+    assert told(connects) == (
+        ["external"],
+        [f"external: connected to 203.0.113.9:4430 ({name}) (seen)"],
+    )
+    assert {turn.observer for turn in (before, connects, after)} == {"scan, network"}
+
+
+def test_a_tool_that_declares_files_may_download(ws):
+    (turn,) = play(ws, fetch)
+    assert list(turn.verdict) == ["none"]
+    assert turn.evidence[0].startswith("connected to 203.0.113.9:4430 (python")
+
+
+def test_a_push_that_sends_nothing_is_not_external(ws):
+    (turn,) = play(ws, lambda: bash("git push nowhere-at-all"))
+    assert told(turn) == (
+        ["none"],
+        ["bash, git push: leaves the machine (guess), but nothing was sent"],
+    )
+
+
+def test_a_push_that_asks_a_local_service_stays_external(ws):
+    code = DEAF + "socket.socket(socket.AF_UNIX).connect('\\\\0x')"
+    (turn,) = play(ws, lambda: bash(f'git push nowhere-at-all; {sys.executable} -c "{code}"'))
+    assert "external: bash, git push: leaves the machine (guess)" in turn.evidence
+    assert list(turn.verdict) == ["external"]
+
+
+def test_without_the_observer_a_guess_stays_a_guess(ws):
+    (turn,) = play(ws, lambda: bash("git push nowhere-at-all"), network_observer="off")
+    assert told(turn) == (["external"], ["external: bash, git push: leaves the machine (guess)"])
+    assert turn.observer == "scan"
+
+
+def test_what_the_model_call_connects_to_is_no_effect_of_the_turn(ws, monkeypatch):
+    looked = spy(monkeypatch)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        @crabrt.model
+        def ask(turn: int) -> int:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return turn
+
+        @crabrt.tool
+        def own() -> None:
+            socket.create_connection(("127.0.0.1", port)).close()
+
+        @crabrt.tool
+        def sub_agent() -> None:
+            ask(99)
+
+        @crabrt.agent(workspace=ws)
+        def loop() -> None:
+            for turn, tool in enumerate((own, sub_agent)):
+                ask(turn)
+                tool()
+
+        loop()
+    by_tool, by_model = looked[-2:]
+    assert [one.target for one in by_tool.connections] == [f"127.0.0.1:{port}"]
+    assert by_tool.connections[0].own
+    assert by_model.connections == ()
+    assert by_model.unsure
+
+
+def test_a_loss_is_said_of_its_turn(ws, monkeypatch):
+    def lossy(self, asked):
+        self._losses.append((asked.begin_ns, asked.end_ns, "staged"))
+        return found(self, asked)
+
+    from crabrt.inspector.network import WatchedNetwork  # noqa: PLC0415  beside its patch
+
+    found = WatchedNetwork.look
+    monkeypatch.setattr(WatchedNetwork, "look", lossy)
+    (turn,) = play(ws, lambda: bash("git push nowhere-at-all"))
+    assert list(turn.verdict) == ["external"]
+    assert turn.unobserved == ("network: staged",)
+    assert turn.observer == "scan"
+
+
+def test_looking_closer_ends_with_the_turn(ws, monkeypatch):
+    counts = []
+
+    def counted(name):
+        real = getattr(AutoNetwork, name)
+
+        def call(self):
+            counts.append(name)
+            return real(self)
+
+        monkeypatch.setattr(AutoNetwork, name, call)
+
+    counted("sharpen")
+    counted("blunt")
+    play(ws, lambda: bash("git push x"), lambda: bash("true"), lambda: bash("git push x"))
+    assert counts == ["sharpen", "blunt", "sharpen", "blunt"]
+
+
+def test_a_run_that_is_over_follows_nobody(ws):
+    before = perf_events()
+    play(ws, lambda: execute("pass"))
+    assert perf_events() == before
+
+
+def perf_events():
+    for thread in threading.enumerate():
+        if thread.name == "crabrt-network":  # it closes them
+            thread.join()
+    links = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            links.append(os.readlink(f"/proc/self/fd/{name}"))
+    return links.count("anon_inode:[perf_event]")
+
+
+def spy(monkeypatch):
+    """What every look of a run gives."""
+    seen = []
+    real = AutoNetwork.look
+
+    def look(self, asked):
+        seen.append(real(self, asked))
+        return seen[-1]
+
+    monkeypatch.setattr(AutoNetwork, "look", look)
+    return seen
+
+
+def test_the_configuration_knows_it():
+    assert (
+        crabrt.Config.from_env(environ={"CRAB_NETWORK_OBSERVER": "off"}).network_observer == "off"
+    )
+    with pytest.raises(crabrt.errors.UsageError, match="network_observer"):
+        crabrt.Config.from_env(environ={}, network_observer="bpftrace")
+    with pytest.raises(crabrt.errors.UsageError, match="may not be set there"):
+        crabrt.Config.from_env(environ={}, workspace={"network_observer": "off"})
+    assert UnwatchedNetwork("x").watched is False
