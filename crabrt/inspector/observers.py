@@ -314,7 +314,21 @@ def choose(wanted: str, workspace: bytes, home: Path, *, mark: bytes) -> Observe
     opened = partial(open_watch, workspace, home, mark=mark)
     if wanted == "scan":
         return ScanObserver()
-    return WatchObserver(opened()) if wanted == "fanotify" else AutoObserver(opened)
+    if wanted != "fanotify":
+        return AutoObserver(opened)
+    try:
+        return WatchObserver(opened())
+    except Unwatchable as error:
+        raise _named_and_refused(error) from error
+
+
+def _named_and_refused(error: Unwatchable) -> Unwatchable:
+    """`error` for whoever named the observer: which one, why it cannot be had, and what can."""
+    why = error.message
+    told = why if why.startswith("fanotify") else f"fanotify cannot be used here: {why}"
+    hint = 'observer="auto", or CRAB_OBSERVER=auto, looks by a scan where nothing can be watched'
+    hint = hint if error.hint is None else f"{hint}; {error.hint}"
+    return Unwatchable(f"the observer {told}", error.reason, where=error.where, hint=hint)
 
 
 def _suspects(dirty: Dirty) -> Suspects:

@@ -67,6 +67,42 @@ def importable(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
 
 
+NOBODY = 65534
+_ONLY_READS = (
+    "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
+    "--inh-caps=-all,+dac_read_search", "--ambient-caps=+dac_read_search",
+    "--bounding-set=-all,+dac_read_search",
+)  # fmt: skip
+
+
+@pytest.fixture
+def as_nobody(home, workspace, tmp_path):
+    """Run a command line as somebody who may only read; store and workspace are theirs.
+
+    Reading takes a capability, since the interpreter may stand in somebody's home.
+    """
+    for path in (tmp_path, workspace, home):
+        path.mkdir(exist_ok=True)
+        os.chown(path, NOBODY, NOBODY)
+    for above in tmp_path.parents[:-2]:  # access(2) heeds no capability
+        above.chmod(above.stat().st_mode | 0o055)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CRAB_")}
+    kept |= {"CRAB_HOME": str(home), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+
+    def run(*words, env=None):
+        done = subprocess.run(
+            [*_ONLY_READS, sys.executable, "-m", "crabrt", *map(str, words)],
+            cwd=workspace,
+            env=kept | {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)} | (env or {}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr, binary=False)
+
+    return run
+
+
 @pytest.fixture
 def crab(home, workspace, tmp_path, monkeypatch):
     """Run a command line in the workspace: here, or with ``process=True`` in a process of its own.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from crabrt.errors import CrabError
+from crabrt.errors import UsageError
 
 
 class Reason(StrEnum):
@@ -17,8 +17,11 @@ class Reason(StrEnum):
     WORKSPACE = "workspace"
 
 
-class Unwatchable(CrabError):
-    """This workspace cannot be watched: `reason` is for programs, the message for people."""
+class Unwatchable(UsageError):
+    """This workspace cannot be watched: `reason` is for programs, the message for people.
+
+    A usage error where it reaches people: the setting asks for what cannot be had here.
+    """
 
     kind = "unwatchable"
 

@@ -214,10 +214,12 @@ def marked_group(workspace: int, *, unlimited: bool) -> int:
     return group
 
 
+_ROOT: Final = "fanotify takes root (CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH)"
+
 _REFUSALS: Final[dict[int, tuple[Reason, str]]] = {
-    errno.EPERM: (Reason.PRIVILEGE, "it takes root (CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH)"),
-    errno.EACCES: (Reason.PRIVILEGE, "it takes root (CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH)"),
-    errno.EINVAL: (Reason.KERNEL, "it takes Linux 5.17 or newer"),
+    errno.EPERM: (Reason.PRIVILEGE, _ROOT),
+    errno.EACCES: (Reason.PRIVILEGE, _ROOT),
+    errno.EINVAL: (Reason.KERNEL, "fanotify takes Linux 5.17 or newer"),
     errno.ENOSYS: (Reason.KERNEL, "this kernel has no fanotify"),
     errno.EMFILE: (Reason.LIMIT, "this user has all the fanotify groups it may have"),
     errno.ENFILE: (Reason.LIMIT, "the system is out of descriptors"),

@@ -1,0 +1,30 @@
+"""An observer is named that this user may not have: everything says so in the same words."""
+
+import json
+
+import pytest
+
+pytestmark = pytest.mark.root  # to become somebody without privileges
+
+
+@pytest.fixture
+def trace(tmp_path):
+    path = tmp_path / "t.jsonl"
+    header = {"schema": "crabrt-trace", "version": 1, "id": "t", "turns": 1, "workspace": "/app"}
+    tool = {"name": "sh", "arguments": {"command": "echo x > file"}}
+    turn = {"turn": 1, "models": [{"wait_ms": 0}], "tools": [tool]}
+    path.write_text("".join(json.dumps(item) + "\n" for item in [header, turn]))
+    return path
+
+
+def test_a_run_under_it_is_refused_as_usage_and_told_what_works(as_nobody, trace, workspace):
+    replay = ("replay", trace, "--workspace", ".", "--speed", "inf")
+    done = as_nobody(*replay, env={"CRAB_OBSERVER": "fanotify"})
+    assert done.code == 2
+    assert "crab: the observer fanotify takes root (CAP_SYS_ADMIN" in done.err
+    hint = " ".join(done.err.partition("hint:")[2].split())
+    assert 'observer="auto"' in hint
+    assert "CRAB_OBSERVER=auto" in hint
+    assert not (workspace / "file").exists()
+    assert as_nobody(*replay, env={"CRAB_OBSERVER": "auto"}).code == 0
+    assert (workspace / "file").exists()
