@@ -82,7 +82,8 @@ class Tally:
         for record in read_journal(run_dir(home, RunId(run))):
             match record.body:
                 case Checkpoint(inner=0, turn=turn, observer=observer) if turn:
-                    self.observers[observer] += 1
+                    # who watched the network beside is no matter here
+                    self.observers[observer.removesuffix(", network")] += 1
                 case Noted(topic="observer", text=text):
                     self.missed.append(text)
 

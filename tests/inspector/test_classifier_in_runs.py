@@ -136,7 +136,7 @@ def test_a_declared_effect_is_not_guessed_about(ws):
 
 
 def test_what_leaves_the_machine_finds_all_before_it_durable(ws):
-    run = play(ws, "echo a > a; git push 2> /dev/null")
+    run = play(ws, "echo a > a; git push 2> /dev/null", network_observer="off")
     (turn,) = turns(ws, run)[1:]
     assert turn.verdict == ("files", "external")
     assert turn.evidence[-1] == "external: sh, git push: leaves the machine (guess)"
@@ -185,7 +185,7 @@ def test_a_guess_waits_for_durability_and_goes_on_without_it(ws, monkeypatch):
 
     monkeypatch.setattr(Session, "_sync", fail_once)
     with pytest.warns(crabrt.UnprotectedWarning, match="no room"):
-        run = play(ws, "echo a > a; git push 2> /dev/null")
+        run = play(ws, "echo a > a; git push 2> /dev/null", network_observer="off")
     assert failed
     assert (ws / "a").exists()
     assert turns(ws, run)[1].verdict == ("files", "external")

@@ -481,6 +481,7 @@ def test_keys_among_the_arguments_are_neither_stored_nor_compared(ws: Path, stor
 @pytest.mark.root
 def test_a_run_says_who_observed_each_turn(ws: Path, home: Path, store, monkeypatch) -> None:
     monkeypatch.setenv("CRAB_OBSERVER", "fanotify")
+    monkeypatch.setenv("CRAB_NETWORK_OBSERVER", "off")
 
     @crabrt.tool
     def write(name: str) -> None:
