@@ -4,45 +4,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from crabrt.core.config import Config
 from crabrt.errors import Damaged, FormatTooNew, NotFound, StoreUnavailable
-from crabrt.inspector.network import probe_network
-from crabrt.inspector.watch import Reason, probe
+from crabrt.inspector.watch import probe
 from crabrt.operations import probes
+from crabrt.operations.fact import Fact, Standing
+from crabrt.operations.facts_observers import fanotify_fact, network_fact, observer_fact
 from crabrt.store.format import read_format
 
 _LOW_SPACE_BYTES = 1 << 30
 _NETWORK_KINDS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "virtiofs", "afs"})
-
-
-class Standing(StrEnum):
-    """How good a fact is: ``ok``; ``limited`` (works, less protection or speed); ``bad``."""
-
-    OK = "ok"
-    LIMITED = "limited"
-    BAD = "bad"
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One thing that was probed.
-
-    Attributes:
-        name: stable, for programs: ``fanotify``.
-        standing: how good it is.
-        seen: what the probe saw.
-        meaning: what follows from it for a user, one sentence.
-        hint: how to get more, or None.
-    """
-
-    name: str
-    standing: Standing
-    seen: str
-    meaning: str
-    hint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +39,8 @@ def examine(
         criu_program: path of ``criu``, or None where it is not installed.
     """
     home = config.home
-    landlock, network = _landlock(), _network(config)
+    landlock, network = _landlock(), network_fact(config)
+    watching = probe(workspace)
     facts = (
         _kernel(),
         _privileges(),
@@ -74,7 +48,8 @@ def examine(
         *_unusable(home),
         _settings(config),
         _times(home),
-        _fanotify(workspace),
+        observer_fact(config, watching),
+        fanotify_fact(watching),
         network,
         _criu(criu_program),
         _namespaces(),
@@ -248,49 +223,6 @@ def _times(home: Path) -> Fact:
         Standing.LIMITED if coarse else Standing.OK,
         seen,
         "files younger than a step are read again: exact in either case",
-    )
-
-
-def _fanotify(workspace: Path) -> Fact:
-    """Which observers the workspace can have, tried out."""
-    found = probe(workspace)
-    if found.usable:
-        return Fact(
-            "fanotify",
-            Standing.OK,
-            f"changes on {found.file_system} are reported as they happen",
-            "large trees are looked at where something was reported; small ones are scanned",
-        )
-    return Fact(
-        "fanotify",
-        Standing.LIMITED,
-        found.why,
-        "each turn that may have changed files is found by a scan: exact, slower on large trees",
-        "root, or CAP_SYS_ADMIN in the initial namespace, would allow watching"
-        if found.reason is Reason.PRIVILEGE
-        else None,
-    )
-
-
-def _network(config: Config) -> Fact:
-    """Whether connections of a run's processes can be watched, tried out."""
-    if config.network_observer == "off":
-        meaning = "what a turn sent elsewhere is unknown: calls taken for external count as such"
-        return Fact("network", Standing.LIMITED, "off", meaning, 'set network_observer to "auto"')
-    refused = probe_network()
-    if refused is None:
-        return Fact(
-            "network",
-            Standing.OK,
-            "connections of a run's processes are reported, with their destinations",
-            "each turn says what it connected to; calls taken for external are checked",
-        )
-    return Fact(
-        "network",
-        Standing.LIMITED,
-        refused.message,
-        "what a turn sent elsewhere is unknown: calls taken for external count as such",
-        refused.hint,
     )
 
 

@@ -28,3 +28,17 @@ def test_a_run_under_it_is_refused_as_usage_and_told_what_works(as_nobody, trace
     assert not (workspace / "file").exists()
     assert as_nobody(*replay, env={"CRAB_OBSERVER": "auto"}).code == 0
     assert (workspace / "file").exists()
+
+
+def test_the_doctor_says_that_runs_under_it_are_refused(as_nobody):
+    done = as_nobody("doctor", "--json", env={"CRAB_OBSERVER": "fanotify"})
+    facts = {fact["name"]: fact for fact in done.data["facts"]}
+    assert done.code == 3
+    assert facts["observer"]["standing"] == "bad"
+    assert "refused: fanotify takes root" in facts["observer"]["seen"]
+    assert "no run can begin" in facts["observer"]["meaning"]
+    assert not any("found by a scan" in fact["meaning"] for fact in facts.values())
+    shown = as_nobody("doctor").out
+    assert "auto: scan, as nothing can be watched here (fanotify takes root" in " ".join(
+        shown.split()
+    )

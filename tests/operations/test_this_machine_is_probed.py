@@ -4,9 +4,12 @@ from pathlib import Path
 import pytest
 
 from crabrt.core.config import Config
+from crabrt.inspector.watch import Facts, Reason
 from crabrt.operations import excludes, probes
 from crabrt.operations.excludes import survey
-from crabrt.operations.facts import Standing, examine
+from crabrt.operations.fact import Standing
+from crabrt.operations.facts import examine
+from crabrt.operations.facts_observers import observer_fact
 
 
 def test_every_fact_is_probed_and_says_what_it_means(tmp_path):
@@ -15,7 +18,7 @@ def test_every_fact_is_probed_and_says_what_it_means(tmp_path):
     names = {fact.name for fact in machine.facts}
     assert names >= {
         "kernel", "privileges", "workspace", "store", "store-writable", "store-space", "clock",
-        "fanotify", "criu", "namespaces", "landlock", "settings",
+        "observer", "fanotify", "criu", "namespaces", "landlock", "settings",
     }  # fmt: skip
     assert all(fact.seen and fact.meaning for fact in machine.facts)
     assert machine.protected
@@ -94,3 +97,19 @@ def test_a_small_workspace_gets_no_proposals(tmp_path):
     found = survey(os.fsencode(tmp_path))
     assert not found.large
     assert found.proposals == ()
+
+
+def test_the_observer_that_a_run_would_have_is_told_and_why(tmp_path):
+    can = Facts(True, "", None, "ext2/3/4", "6.1", 128, 16384)
+    cannot = Facts(False, "fanotify takes root", Reason.PRIVILEGE, "ext2/3/4", "6.1", 128, 16384)
+    for asked, watching, standing, told in (
+        ("auto", can, Standing.OK, "auto: scan; fanotify as soon as"),
+        ("auto", cannot, Standing.OK, "auto: scan, as nothing can be watched here (fanotify takes"),
+        ("scan", can, Standing.OK, "scan, as observer=scan asks"),
+        ("fanotify", can, Standing.OK, "fanotify, as observer=fanotify asks"),
+        ("fanotify", cannot, Standing.BAD, "observer=fanotify is asked for and refused: fanotify"),
+    ):
+        fact = observer_fact(Config(tmp_path, observer=asked), watching)
+        assert fact.standing is standing
+        assert fact.seen.startswith(told)
+        assert (fact.hint is not None) == (standing is Standing.BAD)

@@ -17,7 +17,8 @@ from crabrt.cli.screen import Screen
 from crabrt.cli.verb import Outcome, verb
 from crabrt.errors import NotFound
 from crabrt.operations.excludes import Survey, survey
-from crabrt.operations.facts import Machine, Standing, examine
+from crabrt.operations.fact import Standing
+from crabrt.operations.facts import Machine, examine
 from crabrt.operations.retention import pack_bytes
 from crabrt.runtime.settings import load_config
 
