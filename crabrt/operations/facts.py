@@ -16,6 +16,12 @@ from crabrt.store.format import read_format
 
 _LOW_SPACE_BYTES = 1 << 30
 _NETWORK_KINDS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "virtiofs", "afs"})
+_KERNEL_KINDS = frozenset({
+    "autofs", "binder", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts",
+    "devtmpfs", "efivarfs", "fusectl", "functionfs", "hugetlbfs", "mqueue", "nfsd", "proc",
+    "pstore", "resctrl", "rpc_pipefs", "securityfs", "selinuxfs", "smackfs", "sysfs", "tracefs",
+})  # fmt: skip
+"""What looks like files and is the kernel itself: nothing there can be put back."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +194,16 @@ def _file_system(name: str, path: Path) -> Fact:
         found = probes.file_system(path)
     except OSError as error:
         return Fact(name, Standing.BAD, f"{path}: {error.strerror}", "it cannot be looked at")
+    if found.kind in _KERNEL_KINDS:
+        return Fact(
+            name,
+            Standing.BAD,
+            f"{found.kind} at {found.mounted_at}",
+            "what the kernel shows of itself, no stored files: nothing there can be put back",
+            "set CRAB_HOME to a directory on a disk"
+            if name == "store"
+            else "work in a directory on a disk",
+        )
     shares = probes.reflink(path)
     seen = f"{found.kind} at {found.mounted_at}; reflinks: {'yes' if shares.works else shares.seen}"
     if found.kind in _NETWORK_KINDS:

@@ -113,3 +113,14 @@ def test_the_observer_that_a_run_would_have_is_told_and_why(tmp_path):
         assert fact.standing is standing
         assert fact.seen.startswith(told)
         assert (fact.hint is not None) == (standing is Standing.BAD)
+
+
+@pytest.mark.parametrize(("place", "kind"), [("/proc", "proc"), ("/sys", "sysfs")])
+def test_a_workspace_of_the_kernels_own_is_bad(tmp_path, place, kind):
+    machine = examine(Config(tmp_path), Path(place), store_bytes=0, criu_program=None)
+    facts = {fact.name: fact for fact in machine.facts}
+    assert facts["workspace"].standing is Standing.BAD
+    assert facts["workspace"].seen == f"{kind} at {place}"
+    assert "no stored files" in facts["workspace"].meaning
+    assert facts["workspace"].hint
+    assert facts["store"].standing is not Standing.BAD
