@@ -23,7 +23,7 @@ class Asked(msgspec.Struct, frozen=True):
     """The question of one checkpoint.
 
     Attributes:
-        interval: from the beginning of the turn until it was asked.
+        interval: from the end of the turn before until it was asked.
         sharpened: how often the turn that ends with it had the observer look closer.
     """
 
@@ -43,21 +43,22 @@ class Reaching:
         self._engine = engine
         self._machine = machine
         self._sharpened: list[bool] = []
+        self._begin_ns = time.monotonic_ns()
 
     def sharpen(self) -> None:
         """A call taken for external is to follow: until its turn is over, look closer."""
         self._sharpened.append(self._engine.network.sharpen())
 
     def asked(self, *, ends_turn: bool) -> Asked:
-        """What a checkpoint asks, of the turn until now."""
-        begin_ns = self._machine.opened_ns
+        """What a checkpoint asks, of the turn until now. What comes next is the next turn's."""
+        begin_ns, end_ns = self._begin_ns, time.monotonic_ns()
         sharpened = self._sharpened
         if ends_turn:
-            self._sharpened = []
+            self._sharpened, self._begin_ns = [], end_ns
         return Asked(
             Interval(
                 begin_ns,
-                time.monotonic_ns(),
+                end_ns,
                 tools=self._machine.tools.since(begin_ns),
                 models=self._engine.models.since(begin_ns),
                 local=all(sharpened) and bool(sharpened),

@@ -8,7 +8,6 @@ reply was delivered. Every other model call (a helper, a retry, a judge) belongs
 from __future__ import annotations
 
 import dataclasses
-import time
 
 from crabrt.inspector.network import Spans
 
@@ -24,7 +23,6 @@ class TurnMachine:
         tool_finished, replied: whether that happened since the turn opened.
         wraps_tools: whether this run ever made a tool call.
         closed: whether the open turn's effects are final (after an end or a rollback).
-        opened_ns: when the open turn began, on the monotonic clock.
         tools: when tool calls ran.
     """
 
@@ -35,7 +33,6 @@ class TurnMachine:
     replied: bool = False
     wraps_tools: bool = False
     closed: bool = False
-    opened_ns: int = 0
     tools: Spans = dataclasses.field(default_factory=Spans)
 
     def model_call_opens(self) -> bool:
@@ -54,7 +51,6 @@ class TurnMachine:
         """Begin the next turn on the state of `base` (default: of the one before); its number."""
         self.base = self.turn if base is None else base
         self.turn += 1
-        self.opened_ns = time.monotonic_ns()
         self.tool_finished = self.replied = self.closed = False
         return self.turn
 
@@ -81,7 +77,6 @@ class TurnMachine:
     def move(self, turn: int, base: int) -> None:
         """Go to `turn`, which was opened before this process was there (a replay)."""
         self.turn, self.base = turn, base
-        self.opened_ns = time.monotonic_ns()
         self.tool_finished = self.replied = self.closed = False
 
     def tool_answered(self) -> None:

@@ -1,7 +1,9 @@
 """Runs whose tools connect: what the verdict says, whose connections count, what is on record."""
 
 import contextlib
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -122,6 +124,31 @@ def test_a_push_that_asks_a_local_service_stays_external(ws):
     (turn,) = play(ws, lambda: bash(f'git push nowhere-at-all; {sys.executable} -c "{code}"'))
     assert "external: bash, git push: leaves the machine (guess)" in turn.evidence
     assert list(turn.verdict) == ["external"]
+
+
+def test_a_push_that_may_come_later_stays_external(ws):
+    os.mkfifo(ws.parent / "go")
+    wait = f"read x < {ws.parent / 'go'}"
+    later = f"({wait}; git push nowhere-at-all) > /dev/null 2>&1 & echo $! > $WS/pid"
+    os.environ["WS"] = str(ws)
+    try:
+        (turn,) = play(ws, lambda: bash(later))
+    finally:
+        del os.environ["WS"]
+        os.kill(int((ws / "pid").read_text()), signal.SIGKILL)
+    assert "external: bash, git push: leaves the machine (guess)" in turn.evidence
+
+
+def test_doctor_says_whether_connections_can_be_watched(ws):
+    done = subprocess.run(
+        [sys.executable, "-m", "crabrt", "doctor", ws, "--quick", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    facts = {fact["name"]: fact for fact in json.loads(done.stdout)["data"]["facts"]}
+    assert facts["network"]["standing"] == "ok"
+    assert "destinations" in facts["network"]["seen"]
 
 
 def test_without_the_observer_a_guess_stays_a_guess(ws):

@@ -226,6 +226,11 @@ class WatchedNetwork:
                 continue
             found.setdefault((what.protocol, what.address, what.port, what.path, what.pid), what)
         told = tuple(found.values())
+        if asked.local and not told:  # what it began may send later
+            alive = processes.members(self._own, self._mark)
+            unsure = unsure or processes.begun_since(
+                [pid for pid in alive if pid != self._own], asked.begin_ns
+            )
         return Network(
             watched=True,
             connections=told[:CONNECTIONS_MOST],

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from dataclasses import dataclass
 
 from crabrt.inspector.network.values import shown
 from crabrt.workspace.procfs import read, threads
 
-_ESTABLISHED = b"01"
+_OPEN = frozenset(
+    {b"01", b"02", b"08"}
+)  # established, being so, and closed by the other side alone
+_STARTED = 19  # of /proc/PID/stat, counted after the name
+_ENDED = frozenset({b"Z", b"X"})
 _TABLES = ("tcp", "tcp6", "udp", "udp6")
 
 
@@ -43,10 +48,28 @@ def _parent(pid: int) -> int | None:
 
 
 def _says(pid: int, mark: bytes) -> bool:
+    """Whether its environment has `mark`; of several runs in one process, it names all."""
+    name, _, value = mark.partition(b"=")
     try:
-        return mark in read(b"/proc/%d/environ" % pid).split(b"\0")
+        lines = read(b"/proc/%d/environ" % pid).split(b"\0")
     except OSError:
         return False
+    return any(
+        value in line[len(name) + 1 :].split(b",") for line in lines if line.startswith(name + b"=")
+    )
+
+
+def begun_since(pids: list[int], time_ns: int) -> bool:
+    """Whether any of these processes lives and is younger than `time_ns` (monotonic)."""
+    asleep_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+    tick_ns = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    for pid in pids:
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            fields = read(b"/proc/%d/stat" % pid).rpartition(b")")[2].split()
+            begun_ns = (int(fields[_STARTED]) + 1) * tick_ns - asleep_ns
+            if fields[0] not in _ENDED and begun_ns >= time_ns:
+                return True
+    return False
 
 
 def threads_of(pids: list[int]) -> list[int]:
@@ -100,7 +123,7 @@ def connected_sockets(pid: int) -> list[Socket]:
         for line in lines:
             fields = line.split()
             with contextlib.suppress(IndexError, ValueError):
-                if fields[3] == _ESTABLISHED:
+                if fields[3] in _OPEN:
                     address, port = _remote(fields[2].decode())
                     found.append(Socket(table.removesuffix("6"), address, port, int(fields[9])))
     return found

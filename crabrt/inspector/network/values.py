@@ -68,8 +68,9 @@ class Network(msgspec.Struct, frozen=True):
         kept: connections to the world that an earlier turn left open.
         lost: why some may be missing; None if none can be.
         local: AF_UNIX connections, too, were watched all the time that matters.
-        unsure: the loop's own process connected while a tool ran and a model was asked: whose
-            connection that was, nobody can tell. It is not among `connections`.
+        unsure: something else may be on its way: processes that the turn began still live; or the
+            loop's own process connected while a tool ran and a model was asked, and nobody can
+            tell for which of them. Such a connection is not among `connections`.
     """
 
     watched: bool = False
