@@ -16,7 +16,7 @@ from pathlib import Path
 
 from crabrt.bench import trees
 from crabrt.bench.apart import Worker, environment
-from crabrt.bench.harness import Progress, machine
+from crabrt.bench.harness import Progress, machine, observers_here
 from crabrt.bench.kept import Kept, Unit
 from crabrt.bench.long_run import early_and_late
 from crabrt.bench.report import FLOOR, OURS, Bar, Report, Samples, Series, against
@@ -65,7 +65,7 @@ def measure_any_turn(
 
     Raises:
         WorkFailed: a worker gave an error.
-        UsageError: `keep` is of other options.
+        UsageError: `keep` is of other options, or the observer cannot be had here.
     """
     settings = {
         "turns": list(options.turns),
@@ -75,6 +75,7 @@ def measure_any_turn(
         "repetitions": options.repetitions,
         "observer": options.observer,
     }
+    observers_here([options.observer])
     report = Report("any-turn", machine(options.scratch), settings)
     seen = environment(environ, options.scratch)
     peaks: dict[int, list[float]] = {}

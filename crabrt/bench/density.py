@@ -16,7 +16,7 @@ from crabrt.bench import trees
 from crabrt.bench.apart import Finished, Worker, environment
 from crabrt.bench.crowd import Step, steps_of
 from crabrt.bench.exposure import PLAIN, PROTECTED
-from crabrt.bench.harness import Progress, machine, rotated, settle
+from crabrt.bench.harness import Progress, machine, observers_here, rotated, settle
 from crabrt.bench.kept import Kept, Unit
 from crabrt.bench.recorded import find_recorded
 from crabrt.bench.report import Bar, Report, Samples, Series, percentile
@@ -68,7 +68,7 @@ def measure_density(
     Raises:
         NotFound: no recorded run tells waits.
         WorkFailed: an agent gave an error.
-        UsageError: `keep` is of other options.
+        UsageError: `keep` is of other options, or the observer cannot be had here.
     """
     settings = {
         "agents": list(options.agents),
@@ -79,6 +79,7 @@ def measure_density(
         "seed": options.seed,
         "observer": options.observer,
     }
+    observers_here([options.observer])
     report = Report("density", machine(options.scratch), settings)
     crowd = _Crowd(options, environment(environ, options.scratch), _scripts(options))
     with Kept(options.keep, "density", settings) as kept:

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from crabrt.bench.apart import interrupt_all
 from crabrt.bench.report import Samples, Times
-from crabrt.errors import CrabError
+from crabrt.errors import CrabError, UsageError
 from crabrt.runtime import open_run
 from crabrt.workspace.restoring.sync import sync_file_system
 
@@ -102,6 +102,21 @@ def side_by_side(units: Sequence[T], work: Callable[[T], R], workers: int) -> It
             pool.shutdown(wait=False, cancel_futures=True)
             interrupt_all()
             raise
+
+
+def observers_here(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Those of `names` that runs can have here, and why they cannot have the others.
+
+    Raises:
+        UsageError: they can have none of them, and there is nothing to measure.
+    """
+    reasons = {name: observer_absence(name) for name in names}
+    absent = {name: why for name, why in reasons.items() if why is not None}
+    found = [name for name in names if name not in absent]
+    if not found:
+        why = "; ".join(absent.values())
+        raise UsageError(f"nothing can be measured here: {why}", hint="--observer scan works here")
+    return found, absent
 
 
 def observer_absence(observer: str) -> str | None:

@@ -16,12 +16,7 @@ from crabrt.bench import big_file, floor, trees
 from crabrt.bench import latency_bars as bars
 from crabrt.bench import latency_elsewhere as elsewhere
 from crabrt.bench import latency_steps as steps
-from crabrt.bench.harness import (
-    Case,
-    Progress,
-    interleave,
-    machine,
-)
+from crabrt.bench.harness import Case, Progress, interleave, machine, observers_here
 from crabrt.bench.peers import Git, Peer, present
 from crabrt.bench.report import FLOOR, OURS, Report, Samples
 from crabrt.bench.subject import Subject
@@ -67,6 +62,7 @@ def measure_latency(
 
     Raises:
         PeerFailed: a peer's command gave an error.
+        UsageError: the observer cannot be had here.
         CrabError, OSError: ours did.
     """
     settings = {
@@ -76,6 +72,7 @@ def measure_latency(
         "big_file_bytes": options.big_file_bytes,
         "observer": options.observer,
     }
+    observers_here([options.observer])
     report = Report("latency", machine(options.scratch), settings)
     peers, report.absent = present(options.peers, options.scratch, environ)
     for entries in options.entries:

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from crabrt.bench.apart import apart, environment
 from crabrt.bench.exposure import FULL_COPY, PLAIN, PROTECTED, REGIMES
-from crabrt.bench.harness import Progress, machine, rotated
+from crabrt.bench.harness import Progress, machine, observers_here, rotated
 from crabrt.bench.kept import Kept, Unit
 from crabrt.bench.recorded import CannotMake, Grounds, Recorded, find_recorded
 from crabrt.bench.report import Bar, Report, Row, Samples, Series, against, percentile
+from crabrt.errors import NotFound
 
 WALL_RATIO = 1.005
 """What a run may take under crabrt, with the waits as recorded, beside the same run without it."""
@@ -69,8 +70,8 @@ def measure_overhead(
 
     Raises:
         WorkFailed: a worker gave an error.
-        UsageError: `keep` is of other options.
-        NotFound: a directory has no recorded runs.
+        UsageError: `keep` is of other options, or the observer cannot be had here.
+        NotFound: a directory has no recorded runs, or none of them can be run again here.
     """
     runs, absent = find_recorded(options.traces, options.only)
     settings = {
@@ -80,6 +81,7 @@ def measure_overhead(
         "turns": options.turns,
         "observer": options.observer,
     }
+    observers_here([options.observer])
     report = Report("overhead", machine(options.scratch), settings)
     report.absent.update({} if options.only else absent)
     bench = _Overhead(options, environment(environ, options.scratch), progress)
@@ -93,6 +95,9 @@ def measure_overhead(
                     found.setdefault(run.name, []).append(bench.round(run, number, kept))
                 except CannotMake as error:
                     report.absent[run.name] = error.message
+    if not any(found.values()):
+        why = next((f" ({name}: {why})" for name, why in report.absent.items()), "")
+        raise NotFound(f"no recorded run can be run again here{why}", hint="--traces DIR")
     for name, rounds in found.items():
         _rows(report, name, rounds)
     _bars(report, options.speed, [rounds for rounds in found.values() if rounds])

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crabrt.bench.apart import WorkFailed, apart, environment
-from crabrt.bench.harness import Progress, machine, observer_absence, side_by_side
+from crabrt.bench.harness import Progress, machine, observers_here, side_by_side
 from crabrt.bench.kept import Kept, Unit
 from crabrt.bench.recorded import CannotMake, Grounds, Recorded, find_recorded
 from crabrt.bench.report import Report
 from crabrt.bench.sparsity_summary import Summary
+from crabrt.errors import UsageError
 from crabrt.testing.filesystems import KINDS
 
 
@@ -69,7 +70,8 @@ def measure_sparsity(
     """Run it.
 
     Raises:
-        CrabError: `keep` is of other options; a directory holds no recorded runs.
+        UsageError: `keep` is of other options; no observer can be had; there is nothing to run.
+        NotFound: a directory holds no recorded runs.
     """
     settings = {
         "turns": options.turns,
@@ -83,6 +85,8 @@ def measure_sparsity(
     bench, summary = _Sparsity(options, environ, report), Summary(report)
     observers = bench.observers()
     units = [unit for name in observers for unit in bench.units(name)]
+    if not units:
+        raise UsageError("there is nothing to run", hint="--turns 1000, or --traces DIR")
     with Kept(options.keep, "sparsity", settings) as kept:
         done = side_by_side(units, lambda unit: kept.once(unit.key, unit.work), options.workers)
         for number, (unit, found) in enumerate(done, 1):
@@ -107,13 +111,8 @@ class _Sparsity:
 
     def observers(self) -> list[str]:
         """Those that work here."""
-        found = []
-        for name in self._options.observers:
-            why = observer_absence(name)
-            if why is None:
-                found.append(name)
-            else:
-                self._report.absent[f"observer {name}"] = why
+        found, absent = observers_here(self._options.observers)
+        self._report.absent.update({f"observer {name}": why for name, why in absent.items()})
         return found
 
     def units(self, observer: str) -> list[_Unit]:

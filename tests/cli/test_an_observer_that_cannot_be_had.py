@@ -42,3 +42,15 @@ def test_the_doctor_says_that_runs_under_it_are_refused(as_nobody):
     assert "auto: scan, as nothing can be watched here (fanotify takes root" in " ".join(
         shown.split()
     )
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["sparsity --turns 5 --workers 1", "latency --entries 5 --big-file 0", "any-turn --turns 1"],
+)
+def test_a_benchmark_of_nothing_else_is_refused(as_nobody, line, tmp_path):
+    done = as_nobody("bench", *line.split(), "--observer", "fanotify", "--json")
+    assert done.code == 2
+    assert "the observer fanotify takes root" in done.error["message"]
+    assert done.error["hint"] == "--observer scan works here"
+    assert not list(tmp_path.glob("crab-bench-*"))
