@@ -61,16 +61,25 @@ class VerbCommand(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Examples, then every code this verb may give."""
-        del ctx
         with formatter.section("Examples"):
-            for example in self.examples:
+            for example in self.shown_examples(ctx):
                 formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(int(code)), MEANING[code]) for code in sorted(self.exits)])
 
+    def shown_examples(self, ctx: click.Context) -> Sequence[str]:
+        """The examples for the help that is asked for."""
+        del ctx
+        return self.examples
+
 
 def verb(
-    name: str, *, examples: Sequence[str], exits: Sequence[Exit] = (), about_last: bool = False
+    name: str,
+    *,
+    examples: Sequence[str],
+    exits: Sequence[Exit] = (),
+    about_last: bool = False,
+    command_class: type[VerbCommand] = VerbCommand,
 ) -> Callable[[Callable[..., Outcome]], click.Command]:
     """Make a command of a verb's function.
 
@@ -79,6 +88,7 @@ def verb(
         examples: whole command lines.
         exits: the codes it may give beside those that every command may.
         about_last: see `VerbCommand`; its first argument has the default `LAST`.
+        command_class: of the command.
     """
 
     def decorate(function: Callable[..., Outcome]) -> click.Command:
@@ -90,7 +100,7 @@ def verb(
                 return _deliver(app, outcome)
 
         params = list(reversed(getattr(function, "__click_params__", [])))
-        command = VerbCommand(
+        command = command_class(
             name=name, callback=callback, params=[*params, *_common()], help=function.__doc__
         )
         command.examples = tuple(examples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shlex
 import shutil
 import signal
@@ -12,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from crabrt.bench.peers import PEERS
 from crabrt.cli.app import App
-from crabrt.cli.bench_options import MEASURES
+from crabrt.cli.bench_command import BenchCommand, BenchOption, check_given, given_options
+from crabrt.cli.bench_options import BENCHES, Given
 from crabrt.cli.bench_tables import print_report
 from crabrt.cli.exits import Exit
 from crabrt.cli.params import SIZE
@@ -27,6 +28,7 @@ from crabrt.testing.filesystems import KINDS
 _WITHOUT_NAME = ("latency", "traffic")
 _COUNT = click.IntRange(min=1)
 _DIRECTORY = click.Path(file_okay=False, exists=True, path_type=Path)
+_option = functools.partial(click.option, cls=BenchOption)
 
 
 @verb(
@@ -41,76 +43,76 @@ _DIRECTORY = click.Path(file_okay=False, exists=True, path_type=Path)
         "crab bench any-turn --turns 1000 --turns 10000",
         "crab bench sparsity --continue sparsity.state   # 19,500 hostile turns for each observer",
     ),
+    exits=(Exit.NOT_FOUND,),
+    command_class=BenchCommand,
 )
-@click.argument("name", type=click.Choice(list(MEASURES)), required=False)
-@click.option(
+@click.argument("name", type=click.Choice(list(BENCHES)), required=False)
+@_option(
     "--entries",
     type=click.IntRange(min=0),
     multiple=True,
-    help="latency, traffic: sizes of the trees; 0: no tree.",
+    help="Sizes of the trees (traffic: one); 0: no tree.",
 )
-@click.option(
+@_option(
     "--changed",
     type=_COUNT,
     multiple=True,
-    help="latency: how many files change at once (default: 1, 20 and 1000).",
+    help="How many files change at once (default: 1, 20 and 1000).",
 )
-@click.option("--repetitions", type=_COUNT, help="Rounds (default: 5; long ones at 1x: 1).")
-@click.option("--big-file", type=SIZE, default="1G", show_default=True, help="latency: 0: none.")
-@click.option("--elsewhere/--no-elsewhere", default=True, help="latency: restores elsewhere too.")
-@click.option(
+@_option("--repetitions", type=_COUNT, help="Rounds (default: 5; long ones at 1x: 1).")
+@_option("--big-file", type=SIZE, default="1G", show_default=True, help="0: none.")
+@_option("--elsewhere/--no-elsewhere", default=True, help="Restores elsewhere too.")
+@_option(
     "--turns",
     type=click.IntRange(min=0),
     multiple=True,
-    help="traffic, density: how many; any-turn: lengths of runs; sparsity: hostile ones in all.",
+    help="How many; for any-turn the lengths of runs, for sparsity hostile ones in all.",
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Of what is generated.")
-@click.option("--restores", type=_COUNT, default=1000, show_default=True, help="any-turn: at most.")
-@click.option("--speed", type=float, default=1.0, show_default=True, help="Divides model waits.")
-@click.option(
-    "--agents", type=_COUNT, multiple=True, help="density: how many (default: 1, 8, 32, 96)."
-)
-@click.option(
+@_option("--seed", type=int, default=1, show_default=True, help="Of what is generated.")
+@_option("--restores", type=_COUNT, default=1000, show_default=True, help="At most so many.")
+@_option("--speed", type=float, default=1.0, show_default=True, help="Divides model waits.")
+@_option("--agents", type=_COUNT, multiple=True, help="How many at once (default: 1, 8, 32, 96).")
+@_option(
     "--large-tree",
     type=click.IntRange(min=0),
     default=60_000,
     show_default=True,
-    help="density: entries of one agent's tree among several; 0: none.",
+    help="Entries of one agent's tree among several; 0: none.",
 )
-@click.option(
+@_option(
     "--observer",
     type=click.Choice(["auto", "scan", "fanotify"]),
     multiple=True,
     help="Who says what changed (default: auto; latency: scan; sparsity: scan and fanotify).",
 )
-@click.option(
+@_option(
     "--file-system",
     type=click.Choice(KINDS),
     multiple=True,
-    help="sparsity: of hostile turns (default: all).",
+    help="Of hostile turns (default: all).",
 )
-@click.option(
+@_option(
     "--traces",
     type=_DIRECTORY,
     multiple=True,
     help="Directories of recorded runs (default: this project's own, in a checkout).",
 )
-@click.option("--run", "only", multiple=True, help="Only recorded runs with this in their name.")
-@click.option("--run-turns", type=_COUNT, help="Only so many turns of each recorded run.")
-@click.option("--workers", type=_COUNT, help="sparsity: runs at once (default: one a core).")
-@click.option(
+@_option("--run", "only", multiple=True, help="Only recorded runs with this in their name.")
+@_option("--run-turns", type=_COUNT, help="Only so many turns of each recorded run.")
+@_option("--workers", type=_COUNT, help="Runs at once (default: one a core).")
+@_option(
     "--continue",
     "keep",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Keep what is done in this file, and go on from what it has (the long ones).",
+    help="Keep what is done in this file, and go on from what it has.",
 )
-@click.option(
+@_option(
     "--peers",
     default=",".join(PEERS),
     show_default=True,
     help="With whom to compare; what is not installed is listed as absent.",
 )
-@click.option(
+@_option(
     "--scratch",
     type=_DIRECTORY,
     help="Work in a new directory below this one: its file system is measured.",
@@ -120,25 +122,22 @@ def command(
 ) -> Outcome:
     """Measure what protection costs here; without NAME: latency and traffic.
 
-    `latency`: checkpoints, restores, diffs and forks, beside floors and peers. `traffic`: bytes
-    stored a turn. `overhead`: recorded runs with their waits, plain, under crabrt, and with full
-    copies. `density`: many agents in one store. `any-turn`: every turn of long runs restored, and
-    `crab log`. `sparsity`: how many turns change nothing, and whether every verdict is right.
-
     Every figure is the median of interleaved repetitions, with the spread beside it. The floor is
     the same work done by plain calls. A bar is met where the median of its ratios is at most 1; a
     bar that is missed fails nothing. What may never be (a false "none", a turn that comes back
     otherwise) makes exit code 1. Needs gigabytes of scratch space and, with the defaults, from
-    some minutes to hours.
+    some minutes to hours. `crab bench NAME --help` shows what one benchmark takes.
     """
+    context = click.get_current_context()
+    names = _WITHOUT_NAME if name is None else (name,)
+    check_given(context, names)
     given["peers"] = _peer_names(peers)
-    repeat = _command_line(name)
+    repeat = _command_line(context, name)
     with _ending_well(), _scratch(scratch) as directory:
-        reports = []
-        for one in _WITHOUT_NAME if name is None else (name,):
-            report = MEASURES[one](directory, given, _narrator(app))
-            report.command = repeat
-            reports.append(report)
+        measures = [BENCHES[one].prepare(Given(one, directory, given)) for one in names]
+        reports = [measure(_narrator(app)) for measure in measures]
+    for report in reports:
+        report.command = repeat
 
     def text(out: Screen) -> None:
         for report in reports:
@@ -149,21 +148,16 @@ def command(
     return Outcome(data, text, Exit.FAILED if wrong else Exit.DONE)
 
 
-def _command_line(name: str | None) -> str:
+def _command_line(context: click.Context, name: str | None) -> str:
     """What repeats this: the options that were named."""
-    context = click.get_current_context()
     words = ["crab", "bench", *([name] if name else [])]
-    for parameter in context.command.params:
-        if not isinstance(parameter, click.Option) or parameter.name is None:
+    for option in given_options(context):
+        value = context.params[option.name or ""]
+        if option.is_flag:
+            words.append((option.opts if value else option.secondary_opts)[0])
             continue
-        if context.get_parameter_source(parameter.name) is not ParameterSource.COMMANDLINE:
-            continue
-        value = context.params[parameter.name]
-        if parameter.is_flag:
-            words.append((parameter.opts if value else parameter.secondary_opts)[0])
-            continue
-        for one in value if parameter.multiple else (value,):
-            words += [parameter.opts[0], str(one)]
+        for one in value if option.multiple else (value,):
+            words += [option.opts[0], str(one)]
     return shlex.join(words)
 
 
