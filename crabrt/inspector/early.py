@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Final
 
 from crabrt.inspector.observers import Observer
@@ -37,6 +38,7 @@ class EarlyWork:
         workspace: what is read.
         writer: where contents go.
         busy: whether the machine has no processor to spare.
+        sync: see `EarlyReader`.
     """
 
     def __init__(
@@ -45,9 +47,10 @@ class EarlyWork:
         workspace: Workspace,
         writer: StoreWriter,
         busy: Callable[[], bool] | None = None,
+        sync: Callable[[], Future[bool]] | None = None,
     ) -> None:
         self._observer = observer
-        self._reader = EarlyReader(workspace, writer)
+        self._reader = EarlyReader(workspace, writer, sync)
         self._busy = busy if busy is not None else machine_is_busy
         self._pause_s = PAUSE_S
 

@@ -21,7 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -98,6 +98,21 @@ class Committer:
             self._threads.submit(self._run)
         except RuntimeError:  # the interpreter ends, and begins nothing any more
             self._run()
+
+    def sync(self) -> Future[bool]:
+        """Make durable what was put for captures to come; whether it is.
+
+        If not, it is known to be lost: it is put again, and what was captured beside it fails.
+        """
+        return self._threads.submit(self._sync_ahead)
+
+    def _sync_ahead(self) -> bool:
+        try:
+            self._writer.sync()
+        except Exception:  # noqa: BLE001  whatever it is, the epoch's captures will report it
+            self.epoch += 1
+            return False
+        return True
 
     def drain(self) -> None:
         """Wait until all that was put is durable, or failed."""

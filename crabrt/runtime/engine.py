@@ -151,7 +151,7 @@ class Engine:
         self._users = 1
         self._users_lock = threading.Lock()
         self.closed = threading.Event()
-        self.early = EarlyWork(observer, workspace, self.writer)
+        self.early = EarlyWork(observer, workspace, self.writer, sync=self.committer.sync)
         self.lingering = Lingering(self.early, self._threads.submit, self.wanted)
 
     def _new_tracker(self) -> Tracker:

@@ -12,6 +12,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import Final, NamedTuple
 
 from crabrt.core.content import Content
@@ -38,10 +39,16 @@ NAMES_MOST: Final = 20_000
 """With more names waiting, the time of the capture goes elsewhere than into reading."""
 
 UNSYNCED_BYTES: Final = 96 << 20
-"""So much is stored between two captures: more would have the writer wait for the disk."""
+"""So much is stored without being durable: more would have the writer wait for the disk."""
+
+SYNC_BYTES: Final = 48 << 20
+"""With so much stored, it is time to have it made durable."""
 
 FREE_SHARE: Final = 16
 """Of the free space of the store's file system, one part in so many is taken at most."""
+
+_LOOK_UP_S: Final = 0.005
+"""While the disk is waited for: how often it is asked whether somebody needs the thread."""
 
 DEPTH_MOST: Final = 64
 """Directories deeper than this are left to the capture: each is entered from the top."""
@@ -81,14 +88,22 @@ class EarlyReader:
     Args:
         workspace: what is read.
         writer: where contents go.
+        sync: has what was put made durable by another thread; gives whether that went well. None:
+            nobody does before the next capture.
 
     Attributes:
         reads: what has been read.
         stored_bytes: how much went into the store since the last capture.
     """
 
-    def __init__(self, workspace: Workspace, writer: StoreWriter) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        writer: StoreWriter,
+        sync: Callable[[], Future[bool]] | None = None,
+    ) -> None:
         self.reads = EarlyReads(writer)
+        self._sync = sync
         self._workspace = workspace
         self._writer = writer
         self._can_tell: bool | None = None
@@ -102,6 +117,8 @@ class EarlyReader:
         self._names = 0
         self._times: dict[Inode, int] = {}
         self.stored_bytes = 0
+        self._synced_bytes = 0
+        self._syncing: tuple[int, Future[bool]] | None = None
         self._tired = False
 
     @property
@@ -157,7 +174,7 @@ class EarlyReader:
                 self._round(root_fd, may_go_on)
             else:
                 self._give_up()
-        except StoreUnavailable:
+        except (OSError, StoreUnavailable):  # the capture will meet it, too, and say so
             self._give_up()
         finally:
             os.close(root_fd)
@@ -181,7 +198,7 @@ class EarlyReader:
                 return
             found += self._candidates(root_fd, directory)
         for candidate in sorted(found):
-            if self.tired or not may_go_on():
+            if self.tired or not (self._may_store(may_go_on) and may_go_on()):
                 return
             self._drop(candidate.directory, {candidate.name})
             with contextlib.suppress(OSError):  # gone, replaced or locked: the capture will see
@@ -283,12 +300,11 @@ class EarlyReader:
         self, fd: int, size_bytes: int, noting: _Noting, may_go_on: Callable[[], bool]
     ) -> Content | None:
         """Read and store a file; None if that was broken off."""
-        before = self._writer.bytes_stored
+        before = self.stored_bytes - self._writer.bytes_stored
 
         def between() -> None:
-            if self.stored_bytes + self._writer.bytes_stored - before > UNSYNCED_BYTES:
-                self._give_up()
-            if self._tired or not may_go_on():
+            self.stored_bytes = before + self._writer.bytes_stored
+            if not (self._may_store(may_go_on) and may_go_on()):
                 raise _BrokenOff
 
         try:
@@ -297,7 +313,27 @@ class EarlyReader:
         except _BrokenOff:
             return None
         finally:
-            self.stored_bytes += self._writer.bytes_stored - before
+            self.stored_bytes = before + self._writer.bytes_stored
+
+    def _may_store(self, may_go_on: Callable[[], bool]) -> bool:
+        """Whether more may be stored now; waits for the disk where there is too much already."""
+        while True:
+            if self._syncing is not None and self._syncing[1].done():
+                reached, outcome = self._syncing
+                self._synced_bytes, self._syncing = reached, None
+                if not outcome.result():
+                    self._give_up()
+            unsynced = self.stored_bytes - self._synced_bytes
+            if unsynced > SYNC_BYTES and self._syncing is None and self._sync is not None:
+                self._syncing = self.stored_bytes, self._sync()
+            if self._tired or unsynced <= UNSYNCED_BYTES:
+                return not self._tired
+            if self._syncing is None:
+                self._give_up()
+                return False
+            if not may_go_on():
+                return False
+            wait([self._syncing[1]], _LOOK_UP_S)
 
     def _drop(self, directory: bytes, names: set[bytes]) -> None:
         """They wait no longer. Nor does a directory of which nothing waits."""

@@ -13,6 +13,7 @@ from crabrt.core.ids import RunId
 from crabrt.inspector import early
 from crabrt.inspector.early import EarlyWork
 from crabrt.journal import read_journal, run_dir
+from crabrt.runtime.committing import Committer
 from crabrt.runtime.engine import Engine
 from crabrt.runtime.lingering import Lingering
 from crabrt.runtime.turns import TurnMachine
@@ -170,6 +171,23 @@ def test_under_a_scan_the_thread_never_lingers(ws, monkeypatch):
     for observer in ("scan", "auto"):
         play(ws, write, write, observer=observer)
     assert queued == [False] * 4
+
+
+def test_a_disk_that_fails_early_ends_the_epoch_of_what_was_captured():
+    answers = iter([None, OSError("the disk")])
+
+    class Writer:
+        def sync(self):
+            answer = next(answers)
+            if answer is not None:
+                raise answer
+
+    committer = Committer(Writer(), lambda: None)
+    try:
+        assert (committer.sync().result(), committer.epoch) == (True, 0)
+        assert (committer.sync().result(), committer.epoch) == (False, 1)
+    finally:
+        committer.close()
 
 
 class Work:

@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 
 import pytest
 
+from crabrt.errors import StoreUnavailable
 from crabrt.store import Store
 from crabrt.store.gc import collect
 from crabrt.testing import oracle
@@ -24,6 +26,7 @@ LONG = 9 << 20
 
 GC = """
 import sys
+from crabrt.errors import StoreUnavailable
 from crabrt.store import Store
 from crabrt.store.gc import collect
 with Store.open(sys.argv[1]) as store:
@@ -506,6 +509,23 @@ def test_hostile_operations_between_early_readings_are_captured_exactly(on_each)
         assert on_each.reads.used > 100
 
 
+def test_a_store_that_cannot_be_written_ends_early_work_until_the_next_capture(place):
+    (place.root / "file").write_bytes(os.urandom(1 << 20))
+    own = place.tracked.base / "store" / "packs"
+    own.rename(own.with_name("away"))
+    own.write_text("in the way")
+    assert place.read() == 0
+    assert place.reader.tired
+    own.unlink()
+    own.with_name("away").rename(own)
+    with pytest.raises(StoreUnavailable, match="lost by a failed write"):
+        place.writer.flush()  # a store that fails is told of, whoever found it failing
+    assert place.capture() == 0
+    (place.root / "another").write_bytes(os.urandom(1000))
+    assert place.read(TREE) == 2
+    assert place.capture() == 1
+
+
 def test_the_readers_workspace_is_the_one_it_was_given(place, tmp_path):
     (place.root / "file").write_bytes(b"bytes")
     place.root.rename(tmp_path / "elsewhere")
@@ -514,3 +534,58 @@ def test_the_readers_workspace_is_the_one_it_was_given(place, tmp_path):
     assert isinstance(place.tracked.workspace, Workspace)
     assert place.read() == 0
     (tmp_path / "elsewhere" / "file").unlink()
+
+
+# -- more than the writer takes without waiting for the disk --------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(early_reader, "SYNC_BYTES", 2 << 20)
+    monkeypatch.setattr(early_reader, "UNSYNCED_BYTES", 5 << 20)
+
+
+@pytest.mark.usefixtures("small")
+def test_with_the_disk_behind_it_more_is_read(place):
+    synced = []
+
+    def sync():
+        place.writer.sync()
+        synced.append(place.writer.bytes_stored)
+        return done(result=True)
+
+    place.reader = EarlyReader(place.tracked.workspace, place.writer, sync)
+    for name in "abc":
+        (place.root / name).write_bytes(os.urandom(LONG))
+    assert place.read() == 3
+    assert len(synced) > 3
+    assert place.capture() == 3
+
+
+@pytest.mark.usefixtures("small")
+def test_a_disk_that_fails_ends_early_work(place):
+    place.reader = EarlyReader(place.tracked.workspace, place.writer, lambda: done(result=False))
+    (place.root / "a").write_bytes(os.urandom(LONG))
+    assert place.read() == 0
+    assert place.reader.tired
+    assert place.capture() == 0
+
+
+@pytest.mark.usefixtures("small")
+def test_a_slow_disk_is_waited_for_until_somebody_needs_the_thread(place):
+    pending = Future()
+    place.reader = EarlyReader(place.tracked.workspace, place.writer, lambda: pending)
+    (place.root / "a").write_bytes(os.urandom(2 * LONG))
+    wait_for_tick()
+    place.reader.tell(TREE)
+    asked = itertools.count()
+    place.reader.round(lambda: next(asked) < 50)
+    assert next(asked) == 51, "it was not waited for"
+    assert not place.reads._readings
+    assert (5 << 20) < place.reader.stored_bytes < LONG + (5 << 20)
+
+
+def done(*, result):
+    future = Future()
+    future.set_result(result)
+    return future
