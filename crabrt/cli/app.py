@@ -20,6 +20,7 @@ import msgspec
 from crabrt.cli.progress import Progress
 from crabrt.cli.screen import environment_screens
 from crabrt.core.config import Config, user_config_path
+from crabrt.core.config_files import read_settings
 from crabrt.core.targets import LAST, Target
 from crabrt.errors import NotFound, UsageError
 
@@ -86,7 +87,7 @@ class App:
             UsageError: a setting makes no sense, or the user's file is not TOML.
         """
         given = Path(self._home_given).absolute() if self._home_given else None
-        return Config.from_env(user=_user_settings(), home=given)
+        return Config.from_env(user=read_settings(user_config_path()), home=given)
 
     @property
     def home(self) -> Path:
@@ -183,23 +184,3 @@ class App:
         if self.json or not sys.stdin.isatty():
             raise UsageError("this asks first, and nobody is there to answer", hint="add --yes")
         click.confirm(question, abort=True, err=True)
-
-
-def _user_settings() -> dict[str, Any]:
-    """The table of the user's config file; empty where there is none.
-
-    Raises:
-        UsageError: it cannot be read, or is not TOML.
-    """
-    path = user_config_path(os.environ)
-    try:
-        with open(path, "rb") as file:
-            import tomllib  # noqa: PLC0415 - most people have no such file
-
-            return tomllib.load(file)
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except ValueError as error:
-        raise UsageError(f"is not TOML: {error}", where=str(path)) from error

@@ -11,12 +11,13 @@ workspace's file arrives with a clone and can be written by the agent, so it may
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from crabrt.core.config_files import SettingsFile
 from crabrt.errors import UsageError
 
 GIB = 1 << 30
@@ -75,37 +76,42 @@ class Config(msgspec.Struct, frozen=True):
     def from_env(
         cls,
         *,
-        user: Mapping[str, Any] | None = None,
-        workspace: Mapping[str, Any] | None = None,
+        user: SettingsFile | Mapping[str, Any] | None = None,
+        workspace: SettingsFile | Mapping[str, Any] | None = None,
         environ: Mapping[str, str] | None = None,
         **given: Any,
     ) -> Config:
         """Merge the layers into a configuration.
 
         Args:
-            user: the table of the user's file, as TOML gave it.
-            workspace: the table of the workspace's file.
+            user: the user's file, or its table as TOML gave it.
+            workspace: the same of the workspace's file.
             environ: instead of ``os.environ``.
             given: keyword arguments of the caller; None means not given.
 
         Raises:
-            UsageError: an unknown key, a value of the wrong type, or a key the workspace may
-                not set; `where` names the layer.
+            UsageError: an unknown key, a value that makes no sense, or a key the workspace may not
+                set; `where` is the variable, file and line, or argument that says so.
         """
         env = os.environ if environ is None else environ
+        everything = frozenset(_FIELDS)
+        arguments = {key: value for key, value in given.items() if value is not None}
+        layers = (
+            _layer(user, "the user's config file", everything),
+            _layer(workspace, "the workspace's config", WORKSPACE_MAY_SET),
+            _Layer(_environment(env), _NAMES.__getitem__, everything),
+            _Layer(arguments, "the argument {}".format, everything),
+        )
         values: dict[str, Any] = {"home": default_home(env)}
-        values |= _checked(user or {}, "the user's config file", frozenset(_FIELDS))
-        values |= _limited(
-            _checked(workspace or {}, "the workspace's config", WORKSPACE_MAY_SET), values
-        )
-        values |= _checked(_environment(env), "the environment", frozenset(_FIELDS))
-        values |= _checked(
-            {key: value for key, value in given.items() if value is not None},
-            "the arguments",
-            frozenset(_FIELDS),
-        )
+        places: dict[str, str] = {}
+        for layer in layers:
+            found = _checked(layer)
+            if layer.may_set is WORKSPACE_MAY_SET:
+                found = _limited(found, values)
+            values |= found
+            places |= {key: layer.place(key) for key in found}
         config = cls(**values)
-        _check_choices(config)
+        _check_choices(config, places)
         return config
 
 
@@ -139,11 +145,29 @@ _VARIABLES = {
     "CRAB_SIZE_CAP_BYTES": "size_cap_bytes",
 }
 
+_NAMES = {key: variable for variable, key in _VARIABLES.items()}
+
 RESUME_VARIABLE = "CRAB_RESUME"
 """``RUN@TURN``: the decorated agent of that run attaches to it instead of starting a new one."""
 
 RUN_VARIABLE = "CRAB_RUN"
 """Set for everything a run starts, so that its orphans can be found."""
+
+
+_PREFIX = "CRAB_"
+
+
+def unknown_variables(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
+    """Variables that are named like settings and are none, each with the nearest that is one."""
+    env = os.environ if environ is None else environ
+    known = {*_VARIABLES, RESUME_VARIABLE, RUN_VARIABLE}
+    unknown = sorted(name for name in env if name.startswith(_PREFIX) and name not in known)
+    if not unknown:
+        return {}
+    import difflib  # noqa: PLC0415 - hardly ever needed
+
+    nearest = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.75) for name in unknown}
+    return {name: near[0] if near else None for name, near in nearest.items()}
 
 
 def default_home(environ: Mapping[str, str]) -> Path:
@@ -186,16 +210,34 @@ def _environment(env: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def _checked(table: Mapping[str, Any], where: str, allowed: frozenset[str]) -> dict[str, Any]:
+class _Layer(NamedTuple):
+    """What one source sets, where it says so, and what it may set."""
+
+    values: Mapping[str, Any]
+    place: Callable[[str], str]
+    may_set: frozenset[str]
+
+
+def _layer(
+    given: SettingsFile | Mapping[str, Any] | None, name: str, may_set: frozenset[str]
+) -> _Layer:
+    if isinstance(given, SettingsFile):
+        return _Layer(given.values, given.place, may_set)
+    return _Layer(given or {}, lambda _: name, may_set)
+
+
+def _checked(layer: _Layer) -> dict[str, Any]:
     checked: dict[str, Any] = {}
-    for key, value in table.items():
+    for key, value in layer.values.items():
+        where = layer.place(key)
         if key not in _FIELDS:
             raise UsageError(f"unknown setting {key!r}", where=where)
-        if key not in allowed:
+        if key not in layer.may_set:
+            variable = f", in {_NAMES[key]}" if key in _NAMES else ""
             raise UsageError(
                 f"{key!r} may not be set there: the agent can write that file",
                 where=where,
-                hint="set it in your own config file, in CRAB_* variables, or in code",
+                hint=f"set it in your own config file{variable}, or in code",
             )
         try:
             checked[key] = msgspec.convert(
@@ -216,7 +258,7 @@ def _limited(workspace: dict[str, Any], above: Mapping[str, Any]) -> dict[str, A
     return workspace
 
 
-def _check_choices(config: Config) -> None:
+def _check_choices(config: Config, places: Mapping[str, str]) -> None:
     if config.durability == "replicated":
         raise UsageError(
             "durability 'replicated' needs a second place for the store, and there can be none yet",
@@ -225,4 +267,6 @@ def _check_choices(config: Config) -> None:
     for key, choices in _CHOICES.items():
         value = getattr(config, key)
         if value not in choices:
-            raise UsageError(f"{key} is {value!r}", hint=f"one of: {', '.join(choices)}")
+            raise UsageError(
+                f"{key} is {value!r}", where=places.get(key), hint=f"one of: {', '.join(choices)}"
+            )

@@ -29,6 +29,7 @@ from crabrt.runtime.outcomes import NOT_DONE, UNKNOWN, Done, Skipped
 from crabrt.runtime.recorded import now, random, recorded, uuid4
 from crabrt.runtime.run import Run, current_run
 from crabrt.runtime.session import register_codec
+from crabrt.runtime.settings import SettingWarning
 from crabrt.runtime.specs import Usage
 from crabrt.runtime.wrapping import model, tool
 
@@ -42,6 +43,7 @@ __all__ = [
     "ObserverWarning",
     "RestoreWarning",
     "Run",
+    "SettingWarning",
     "Skipped",
     "UnprotectedWarning",
     "Usage",

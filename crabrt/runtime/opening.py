@@ -20,6 +20,7 @@ from crabrt.runtime.engine import Engine
 from crabrt.runtime.payloads import put_payload
 from crabrt.runtime.putback import tell_recovered
 from crabrt.runtime.session import Session
+from crabrt.runtime.settings import warn_of_unknown_variables
 from crabrt.store import Store
 from crabrt.workspace import Claim, Workspace, recover
 
@@ -67,6 +68,7 @@ def open_engine(setup: Setup, family: str) -> Engine:
         Unwatchable: an observer is asked for that cannot be had here.
     """
     config = setup.config
+    warn_of_unknown_variables()
     store = Store.open(config.home, create=True)
     try:
         workspace = Workspace.open(

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from crabrt.core.config import Config, user_config_path
-from crabrt.errors import UsageError
+from crabrt.core.config import Config, unknown_variables, user_config_path
+from crabrt.core.config_files import read_settings
+from crabrt.runtime.losses import warn
+
+
+class SettingWarning(UserWarning):
+    """A ``CRAB_*`` variable is set that is no setting, perhaps for a typing error. Given once."""
+
+
+_told: set[str] = set()
 
 
 def load_config(workspace: str | os.PathLike[str], **given: Any) -> Config:
@@ -18,20 +25,16 @@ def load_config(workspace: str | os.PathLike[str], **given: Any) -> Config:
         UsageError: a file is not TOML, or a setting is unknown, mistyped, or not allowed there.
     """
     root = Path(workspace)
-    own = _read(root / "crab.toml")
+    own = read_settings(root / "crab.toml")
     if own is None:
-        own = (_read(root / "pyproject.toml") or {}).get("tool", {}).get("crab", {})
-    return Config.from_env(user=_read(user_config_path()) or {}, workspace=own, **given)
+        own = read_settings(root / "pyproject.toml", "tool.crab")
+    return Config.from_env(user=read_settings(user_config_path()), workspace=own, **given)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return None
-    except NotADirectoryError:
-        return None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"not a TOML file: {error}", where=str(path)) from error
-    except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from error
+def warn_of_unknown_variables() -> None:
+    """Warn of variables that look like settings and do nothing; of each once in a process."""
+    for name, nearest in unknown_variables().items():
+        if name not in _told:
+            _told.add(name)
+            meant = f"; did you mean {nearest}?" if nearest else ""
+            warn(f"{name} is set, and is no setting{meant}", SettingWarning)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import crabrt.errors
-from crabrt.core.config import Config, default_home
+from crabrt.core.config import Config, default_home, unknown_variables
+from crabrt.core.config_files import read_settings
 from crabrt.core.entries import (
     BODIES,
     CallId,
@@ -103,6 +104,92 @@ def test_the_workspace_may_not_set_what_protects_from_the_agent(key: str) -> Non
 def test_a_bad_setting_says_what_and_where(layer: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Config.from_env(**({"environ": {}} | layer))
+
+
+@pytest.mark.parametrize(
+    ("layer", "where"),
+    [
+        ({"environ": {"CRAB_OBSERVER": "bogus"}}, "CRAB_OBSERVER"),
+        ({"observer": "bogus"}, "the argument observer"),
+        ({"user": {"observer": "bogus"}}, "the user's config file"),
+        ({"user": {"observer": 7}}, "the user's config file"),
+    ],
+)
+def test_a_bad_value_is_told_with_its_source(layer: dict, where: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        Config.from_env(**({"environ": {}} | layer))
+    assert raised.value.where == where
+
+
+def test_the_source_is_the_layer_that_won() -> None:
+    with pytest.raises(UsageError) as raised:
+        Config.from_env(user={"observer": "bogus"}, environ={"CRAB_OBSERVER": "worse"})
+    assert (raised.value.where, raised.value.hint) == (
+        "CRAB_OBSERVER",
+        "one of: auto, scan, fanotify",
+    )
+    assert (
+        Config.from_env(user={"observer": "bogus"}, environ={"CRAB_OBSERVER": "scan"}).observer
+        == "scan"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("crab.toml", '# observer = "scan"\nname = "x"\n"observer" = "bogus"\n', 3),
+        ("crab.toml", "exclude = [\n'observer = 1',\n]\n  observer='bogus'\n", 4),
+        ("pyproject.toml", '[tool.other]\nobserver = 1\n[tool.crab] # us\nobserver="bogus"\n', 4),
+    ],
+)
+def test_a_bad_value_in_a_file_is_told_with_its_line(tmp_path, name, text, line) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    settings = read_settings(path, "tool.crab" if name == "pyproject.toml" else "")
+    with pytest.raises(UsageError) as raised:
+        Config.from_env(workspace=settings, environ={})
+    assert raised.value.where == f"{path}:{line}"
+
+
+def test_a_file_of_settings_is_told_as_it_is(tmp_path) -> None:
+    path = tmp_path / "pyproject.toml"
+    assert read_settings(path) is None
+    assert read_settings(path / "below") is None
+    path.write_text("tool.crab = {observer = 'bogus'}\n")
+    with pytest.raises(UsageError) as raised:
+        Config.from_env(workspace=read_settings(path, "tool.crab"), environ={})
+    assert raised.value.where == str(path)  # on no line of its own
+    for text, message in (
+        ("tool = 7\n", "'tool' is no table"),
+        ("tool.crab = [1]\n", "'crab' is no table"),
+        ("=\n", "not a TOML file"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UsageError, match=message):
+            read_settings(path, "tool.crab")
+    path.write_bytes(b"\xff")
+    with pytest.raises(UsageError, match="not a TOML file"):
+        read_settings(path)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_settings(tmp_path)
+
+
+def test_the_hint_names_a_variable_only_where_there_is_one() -> None:
+    for key, hint in (
+        ("regenerable", "set it in your own config file, or in code"),
+        ("strict", "set it in your own config file, in CRAB_STRICT, or in code"),
+    ):
+        with pytest.raises(UsageError) as raised:
+            Config.from_env(workspace={key: "skip"}, environ={})
+        assert raised.value.hint == hint
+
+
+def test_variables_that_are_no_settings_are_found_with_the_nearest() -> None:
+    env = {"CRAB_OBSERVR": "scan", "CRAB_XYZZY": "1", "CRAB_HOME": "/s", "CRABS": "", "PATH": ""}
+    known = {"CRAB_RUN": "r", "CRAB_RESUME": "r@1"}
+    found = unknown_variables(env | known)
+    assert found == {"CRAB_OBSERVR": "CRAB_OBSERVER", "CRAB_XYZZY": None}
+    assert unknown_variables(known) == {}
 
 
 def test_the_store_lies_where_the_user_keeps_state() -> None:
