@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from crabrt.core.config import Config
 from crabrt.errors import Damaged, FormatTooNew, NotFound, StoreUnavailable
@@ -14,6 +16,7 @@ from crabrt.operations.fact import Fact, Standing
 from crabrt.operations.facts_observers import fanotify_fact, network_fact, observer_fact
 from crabrt.store.format import read_format
 
+_NOTHING: Mapping[str, str | None] = MappingProxyType({})
 _LOW_SPACE_BYTES = 1 << 30
 _NETWORK_KINDS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "virtiofs", "afs"})
 _KERNEL_KINDS = frozenset({
@@ -34,7 +37,12 @@ class Machine:
 
 
 def examine(
-    config: Config, workspace: Path, *, store_bytes: int, criu_program: str | None
+    config: Config,
+    workspace: Path,
+    *,
+    store_bytes: int,
+    criu_program: str | None,
+    unknown_variables: Mapping[str, str | None] = _NOTHING,
 ) -> Machine:
     """Probe the machine for an agent that works in `workspace`.
 
@@ -43,6 +51,7 @@ def examine(
         workspace: the directory to protect.
         store_bytes: what the store takes now.
         criu_program: path of ``criu``, or None where it is not installed.
+        unknown_variables: what is set and named like a setting, each with the one perhaps meant.
     """
     home = config.home
     landlock, network = _landlock(), network_fact(config)
@@ -53,6 +62,7 @@ def examine(
         *_places(home, workspace, store_bytes),
         *_unusable(home),
         _settings(config),
+        *_variables(unknown_variables),
         _times(home),
         observer_fact(config, watching),
         fanotify_fact(watching),
@@ -179,6 +189,22 @@ def _settings(config: Config) -> Fact:
         else f"the store may take {_mib(config.size_cap_bytes)}; a gate may hold the loop "
         f"{limit_s:g} s",
     )
+
+
+def _variables(unknown: Mapping[str, str | None]) -> list[Fact]:
+    """What somebody meant to set, and did not."""
+    if not unknown:
+        return []
+    meant = [f"{near} instead of {name}?" for name, near in unknown.items() if near]
+    return [
+        Fact(
+            "variables",
+            Standing.LIMITED,
+            f"{', '.join(unknown)} set in the environment",
+            "there is no such setting: it does nothing",
+            ", ".join(meant) or None,
+        )
+    ]
 
 
 def _mib(size_bytes: int) -> str:

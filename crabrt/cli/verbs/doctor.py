@@ -15,6 +15,7 @@ from crabrt.cli.exits import Exit
 from crabrt.cli.safe_text import path_fields, safe_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.verb import Outcome, verb
+from crabrt.core.config import unknown_variables
 from crabrt.errors import NotFound
 from crabrt.operations.excludes import Survey, survey
 from crabrt.operations.fact import Standing
@@ -53,6 +54,7 @@ def command(app: App, *, workspace: str, quick: bool) -> Outcome:
         place,
         store_bytes=pack_bytes(app.home),
         criu_program=shutil.which("criu"),
+        unknown_variables=unknown_variables(),
     )
     found = None
     if not quick:
