@@ -208,7 +208,7 @@ class Acting:
                     )
                 )  # fmt: skip
             else:
-                session.machine.tool_ended()
+                session.tool_ended()
                 session.append(Result(self.call, spent_ms, payload, failure, cancelled, streamed))
             self._compare(payload, failure)
         if self._commits:

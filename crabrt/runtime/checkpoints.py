@@ -140,8 +140,7 @@ def _make(
     seen = _and_network(look(session), reaching.look(engine, asked))
     stored_before -= engine.early.settled()
     FP_SCANNED()
-    blind = session.turn_start is None and job.turn > 0
-    verdict = classify(calls, _observation(session, seen, blind=blind))
+    verdict = classify(calls, _observation(session, job, seen))
     writer.flush()
     FP_FLUSHED()
     release = writer.hold()
@@ -203,7 +202,7 @@ def _keep_up(session: Session) -> None:
     _audit(session)
 
 
-def _observation(session: Session, seen: Seen, *, blind: bool) -> Observation:
+def _observation(session: Session, job: Job, seen: Seen) -> Observation:
     engine = session.engine
 
     def read(entry: Entry) -> bytes:
@@ -215,7 +214,8 @@ def _observation(session: Session, seen: Seen, *, blind: bool) -> Observation:
         seen.unobserved,
         caches=engine.caches.among(seen.changes, read),
         skipped=engine.config.regenerable == "skip",
-        blind=blind,
+        blind=session.turn_start is None and job.turn > 0,
+        beside=tuple(job.beside),
         network=seen.network,
     )
 

@@ -170,8 +170,13 @@ class Engine:
         if job.fate is Fate.TOO_LATE and self.latest is not job:
             job.release()  # a later one sees all that it would: what nobody waits for is not made
             return
-        with self._turnstile.passed(job):
-            work()
+        try:
+            with self._turnstile.passed(job):
+                work()
+        except BaseException as error:
+            job.settle(Fate.FAILED, error)
+            job.release()  # whatever went wrong: nobody waits for ever
+            raise
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Run `work` on the engine's thread, after everything asked for before.

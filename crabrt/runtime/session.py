@@ -138,10 +138,14 @@ class Session(Ledger):
             if self.machine.tool_call_opens():
                 self.open_turn()
             self.machine.tool_began()
-            self.acted_at = next(self.engine.events)
             self.engine.acted = True
             self.engine.lingering.tool_began(self.machine)
             self._calls.append(fact)
+
+    def tool_ended(self) -> None:
+        """It has acted. Call with `lock` held."""
+        self.machine.tool_ended()
+        self.acted_at = next(self.engine.events)
 
     def drop(self) -> None:
         """A tool's stream was dropped unread. Takes no lock: garbage is collected anywhere."""

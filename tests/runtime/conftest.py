@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,6 +79,8 @@ def killed() -> Callable[[Callable[[], object]], None]:
         if pid == 0:
             try:
                 body()
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(1)  # it was to be killed
         _, status = os.waitpid(pid, 0)

@@ -124,10 +124,10 @@ def test_what_a_gate_gave_up_on_is_not_collected_while_the_run_relies_on_it(
         saved.unlink()
     make, collected = checkpoints.make, []
 
-    def make_and_collect(session, job, calls) -> None:
+    def make_and_collect(session, job, *more) -> None:
         if not collected:
             job.settle(Fate.TOO_LATE)
-        make(session, job, calls)
+        make(session, job, *more)
         if not collected:
             with Store.open(home) as store:
                 collected.extend(collect_garbage(store) for _ in range(2))

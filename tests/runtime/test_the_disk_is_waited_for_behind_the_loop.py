@@ -103,7 +103,7 @@ def test_the_newest_state_stays_the_newest_when_an_older_one_becomes_durable(
         for number in (2, 3, 4):
             step(run, ws, number)
         disk.set()
-    assert newest[0] >= (3, 3), "turn 1 became durable"
+    assert min(newest, key=lambda view: view if view > (0, 0) else (99, 99)) >= (3, 3)
 
 
 def test_killed_between_two_captures_and_the_disk_both_turns_are_there(
