@@ -13,11 +13,20 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from crabrt.inspector.network import Interval, UnwatchedNetwork, WatchedNetwork, Where, kernel
+from crabrt.inspector.network import (
+    Interval,
+    UnwatchedNetwork,
+    WatchedNetwork,
+    Where,
+    kernel,
+    processes,
+)
 from crabrt.inspector.network.observer import AutoNetwork
+from crabrt.inspector.network.ring import Ring
 from crabrt.inspector.watch.errors import Reason, Unwatchable
 
 MADE = """
@@ -207,6 +216,50 @@ def test_local_sockets_that_refuse_or_only_look_up_names_are_no_connection(watch
 
 
 @pytest.mark.root
+def test_services_that_look_up_names_and_log_are_no_connection(watched, tmp_path, monkeypatch):
+    monkeypatch.setattr("crabrt.inspector.network.reading.HARMLESS", (f"{tmp_path}/names/",))
+    assert watched.network.sharpen()
+    seen = watched.python(
+        "import os\n"
+        "for path in sys.argv[1:]:\n"
+        " os.mkdir(os.path.dirname(path))\n"
+        " s = socket.socket(socket.AF_UNIX); s.bind(path); s.listen()\n"
+        " socket.socket(socket.AF_UNIX).connect(path)",
+        f"{tmp_path}/names/s",
+        f"{tmp_path}/other/s",
+    )
+    assert targets(seen) == [f"{tmp_path}/other/s"]
+
+
+@pytest.mark.root
+def test_it_looks_closer_until_the_last_who_asked_is_done(watched):
+    knock = (
+        "s = socket.socket(socket.AF_UNIX); s.bind('\\0crab'); s.listen()\n"
+        "socket.socket(socket.AF_UNIX).connect('\\0crab')"
+    )
+    assert watched.network.sharpen()
+    assert watched.network.sharpen()
+    watched.network.blunt()
+    assert targets(watched.python(knock)) == ["@crab"]
+
+
+@pytest.mark.root
+def test_a_process_that_is_older_than_the_turn_leaves_it_certain(watched):
+    idle = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    try:
+        born = int(Path(f"/proc/{idle.pid}/stat").read_text().rpartition(")")[2].split()[19])
+        tick_s = 1 / os.sysconf("SC_CLK_TCK")
+        while time.clock_gettime(time.CLOCK_BOOTTIME) <= (born + 2) * tick_s:
+            os.sched_yield()  # the kernel tells births by ticks
+        watched.since = time.monotonic_ns()
+        assert watched.look(local=True).silent
+        watched.since -= 60_000_000_000
+        assert not watched.look(local=True).silent
+    finally:
+        idle.communicate()
+
+
+@pytest.mark.root
 def test_an_abstract_socket_has_a_name(watched):
     assert watched.network.sharpen()
     seen = watched.python(
@@ -282,7 +335,9 @@ def test_a_connection_that_stays_open_is_kept_and_then_is_not(watched):
         stdout=subprocess.PIPE,
     )
     assert held.stdout.readline() == b"1\n"
-    assert targets(watched.look()) == ["203.0.113.9:4430"]
+    first = watched.look()
+    assert targets(first) == ["203.0.113.9:4430"]
+    assert first.kept == ()
     watched.since = time.monotonic_ns()
     seen = watched.look(local=True)
     assert seen.connections == ()
@@ -290,6 +345,18 @@ def test_a_connection_that_stays_open_is_kept_and_then_is_not(watched):
     assert not seen.silent
     held.communicate(b"\n")
     assert watched.look().kept == ()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("holder", ["the loop", "nobody", "a child"])
+def test_only_what_a_child_may_hold_is_kept(watched, monkeypatch, holder):
+    assert watched.python("tcp()").world
+    with socket.socket() as mine:
+        inode = {"the loop": os.fstat(mine.fileno()).st_ino, "nobody": 0, "a child": 1}[holder]
+        listed = processes.Socket("tcp", "203.0.113.9", 4430, inode)
+        monkeypatch.setattr(processes, "connected_sockets", lambda _: [listed])
+        watched.since = time.monotonic_ns()
+        assert len(watched.look().kept) == (holder == "a child")
 
 
 @pytest.mark.root
@@ -320,6 +387,19 @@ def test_more_events_than_there_is_room_for_are_noticed(watched):
     watched.since = time.monotonic_ns()
     again = watched.during("true")
     assert again.lost is None
+
+
+@pytest.mark.parametrize(("records", "lost"), [(15, False), (16, True)])
+def test_a_buffer_that_is_full_may_have_lost_the_last_records(records, lost):
+    of_no_kind = (77).to_bytes(4, "little") + bytes(2) + (4096).to_bytes(2, "little") + bytes(4088)
+    full = Ring.__new__(Ring)
+    full.lost = False
+    full._map = bytearray(mmap.PAGESIZE) + of_no_kind * 16
+    full._map[1024:1032] = (4096 * records).to_bytes(8, "little")
+    assert list(full.drain()) == []
+    assert full.lost == lost
+    assert list(full.drain()) == []
+    assert not full.lost
 
 
 @pytest.mark.root

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 import crabrt
-from crabrt.inspector.network import AutoNetwork, UnwatchedNetwork, probe_network
+from crabrt.inspector.network import AutoNetwork, Spans, UnwatchedNetwork, probe_network
 from crabrt.inspector.watch.errors import Reason
 from crabrt.journal import RunIndex
+from crabrt.runtime.reaching import Reaching
+from crabrt.runtime.turns import TurnMachine
 
 MADE = """
 ip link set lo up
@@ -250,6 +252,26 @@ def spy(monkeypatch):
 
     monkeypatch.setattr(AutoNetwork, "look", look)
     return seen
+
+
+@pytest.mark.parametrize("had", [[], [True], [True, True], [True, False], [False]])
+def test_a_turn_is_certain_only_if_it_was_looked_at_closely_each_time(had):
+    class Engine:
+        models = Spans()
+        network = AutoNetwork(b"")
+
+    answers = iter(had)
+    Engine.network.sharpen = lambda: next(answers)
+    reaching = Reaching(Engine(), TurnMachine())
+    for _ in had:
+        reaching.sharpen()
+    assert reaching.asked(ends_turn=False).sharpened == 0
+    asked = reaching.asked(ends_turn=True)
+    assert asked.interval.local == (had in ([True], [True, True]))
+    assert asked.sharpened == len(had)
+    after = reaching.asked(ends_turn=True)
+    assert after.interval.begin_ns == asked.interval.end_ns
+    assert (after.sharpened, after.interval.local) == (0, False)
 
 
 def test_the_configuration_knows_it():
