@@ -5,6 +5,7 @@ Nothing in a file is trusted: what does not fit raises, and the error names the 
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,8 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 number += 1
                 if len(line) > LINE_MAX_BYTES:
                     _too_long(path, number)
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
                 if line.strip():
                     yield number, line
     except FileNotFoundError as error:

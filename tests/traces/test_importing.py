@@ -2,13 +2,24 @@
 
 import contextlib
 import json
+import tracemalloc
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crabrt.errors import CrabError, NotFound, UsageError
-from crabrt.traces import DamagedTrace, NotATrace, import_file, read_trace, trace_lines, write_file
+from crabrt.traces import (
+    FORMATS,
+    DamagedTrace,
+    NotATrace,
+    import_file,
+    read_trace,
+    trace_lines,
+    write_file,
+)
+from crabrt.traces.importing import session_files
 
 TOKEN = "sk-" + "abcDEF123" * 4
 
@@ -351,6 +362,89 @@ def test_other_files_are_refused_with_what_would_do(tmp_path, data):
     with pytest.raises(NotATrace) as caught:
         import_file(path)
     assert caught.value.exit_code == 2
+
+
+def test_the_refusal_names_every_format(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"hello")
+    with pytest.raises(NotATrace) as caught:
+        import_file(path)
+    assert ", ".join(FORMATS) in caught.value.hint
+
+
+@pytest.mark.parametrize("mark", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_does_not_matter(tmp_path, traj, mini, lines, mark):
+    for path in (traj, mini, save_lines(tmp_path / "s.jsonl", lines)):
+        expected = import_file(path)
+        path.write_bytes(path.read_text().encode(mark))
+        assert import_file(path) == expected
+
+
+def test_a_trace_with_a_byte_order_mark_is_read(tmp_path, make):
+    path = tmp_path / "t.jsonl"
+    write_file(path, trace_lines(make.trace("true", "true")))
+    expected = read_trace(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_trace(path) == expected
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe{", b"\xef\xbb\xbf", b"\xef\xbb\xbf\xef\xbb\xbf{}"])
+def test_a_mark_and_nothing_behind_it_is_no_session(tmp_path, data):
+    path = tmp_path / "x"
+    path.write_bytes(data)
+    with pytest.raises(NotATrace):
+        import_file(path)
+
+
+def test_a_document_behind_a_mark_is_cut_off_as_any_other(traj):
+    traj.write_bytes(b"\xef\xbb\xbf" + traj.read_bytes()[:-30])
+    with pytest.raises(DamagedTrace, match="cut off"):
+        import_file(traj)
+
+
+@pytest.mark.parametrize("name", ["x.traj.json", "x.traj", "x.json", "x.jsonl"])
+def test_a_session_without_a_name_is_called_as_its_file(tmp_path, traj, name):
+    assert import_file(traj.rename(tmp_path / name)).header.id == "x"
+
+
+def test_one_enormous_line_is_refused_before_it_fills_memory(tmp_path):
+    path = tmp_path / "x.json"
+    with open(path, "wb") as file:
+        file.write(b'{"a": "')
+        file.truncate(300 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UsageError, match="the line is over 64 MiB") as caught:
+            import_file(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 150 << 20
+    assert caught.value.where == f"{path}, line 1"
+
+
+def test_what_is_too_large_is_told_apart(tmp_path, traj, lines, monkeypatch):
+    save_lines(tmp_path / "s.jsonl", lines)
+    expected = import_file(tmp_path / "s.jsonl")
+    longest = max(len(line) for line in (tmp_path / "s.jsonl").read_bytes().splitlines(True))
+    monkeypatch.setattr(session_files, "VALUE_MAX_BYTES", longest)
+    assert (tmp_path / "s.jsonl").stat().st_size > longest
+    assert import_file(tmp_path / "s.jsonl") == expected  # line by line
+    (tmp_path / "s.jsonl").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "s.jsonl").read_bytes())
+    assert import_file(tmp_path / "s.jsonl") == expected
+    traj.write_text(json.dumps(json.loads(traj.read_text()), indent=1))
+    assert traj.stat().st_size > longest
+    with pytest.raises(UsageError, match="one document over"):
+        import_file(traj)
+    monkeypatch.setattr(session_files, "FILE_MAX_BYTES", longest)
+    with pytest.raises(UsageError, match="no session of an agent"):
+        import_file(tmp_path / "s.jsonl")
+
+
+def test_a_device_without_an_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(session_files, "VALUE_MAX_BYTES", 1 << 10)
+    with pytest.raises(UsageError, match="no regular file"):
+        import_file(Path("/dev/zero"))
 
 
 def test_a_document_that_is_cut_off_is_damage(traj):

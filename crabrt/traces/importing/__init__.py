@@ -7,21 +7,20 @@ and tokens are replaced, as in an export.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from crabrt.errors import NotFound, UsageError
 from crabrt.traces import values
 from crabrt.traces.errors import DamagedTrace, NotATrace
 from crabrt.traces.importing import claude_code, mini_swe_agent, swe_agent
 from crabrt.traces.importing.fields import Malformed
+from crabrt.traces.importing.session_files import no_session, read_session
 from crabrt.traces.schema import SCHEMA, ModelCall, ToolCall, Trace, Turn
 
-FILE_MAX_BYTES = 1 << 30
+_SUFFIXES = frozenset({".traj", ".json", ".jsonl"})
 _TEXT_CHARS = 4_000
 _ARGUMENT_CHARS = 200_000
 
@@ -46,18 +45,17 @@ def import_file(path: Path, format_name: str | None = None) -> Trace:
         NotATrace: it is none of these.
         DamagedTrace: it is one, but cut off or malformed; the error says where.
     """
-    data = _read(path)
-    document, numbered = _decode(path, data)
+    document, numbered = read_session(path)
     if (document or (numbered or [(1, {})])[0][1]).get("schema") == SCHEMA:
         raise NotATrace("it is a trace already", where=str(path), hint="use `crab replay` on it")
     found = format_name or _recognize(document, numbered)
     if found is None:
-        raise _no_session(path, "this is no session of an agent that is known here")
+        raise no_session(path, "this is no session of an agent that is known here")
     content = numbered if found == "claude-code" else document
     if content is None:
-        raise _no_session(path, f"not a file of {found}")
+        raise no_session(path, f"not a file of {found}")
     try:
-        trace = FORMATS[found](content, path.stem)
+        trace = FORMATS[found](content, _name(path))
     except Malformed as error:
         raise DamagedTrace(
             f"not as {found} writes it: {error}",
@@ -65,72 +63,17 @@ def import_file(path: Path, format_name: str | None = None) -> Trace:
             hint="copy it again; if it is whole, its format is newer than this crabrt",
         ) from error
     if not trace.turns:
-        raise _no_session(path, "the session holds no reply of a model")
+        raise no_session(path, "the session holds no reply of a model")
     return msgspec.structs.replace(trace, turns=tuple(_clean(turn) for turn in trace.turns))
 
 
-def _no_session(path: Path, why: str) -> NotATrace:
-    hint = f"sessions of {', '.join(FORMATS)} are read; --format names one"
-    return NotATrace(why, where=str(path), hint=hint)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > FILE_MAX_BYTES:
-            raise UsageError("it is over 1 GiB, no session of an agent", where=str(path))
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise NotFound("there is no such file", where=str(path)) from error
-    except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from error
-
-
-def _decode(path: Path, data: bytes) -> tuple[Any, list[tuple[int, Any]] | None]:
-    """The file as one JSON document, or as numbered lines of JSON; None for what it is not.
-
-    Raises:
-        NotATrace: it is neither.
-        DamagedTrace: lines were JSON up to one that is not, or one document is cut off.
-    """
-    document, why = _json(data)
-    if document is not None and not isinstance(document, dict):
-        raise _no_session(path, "the file is JSON, but no object")
-    if isinstance(document, dict) and b"\n" not in data.strip():
-        return document, [(1, document)]
-    if document is not None:
-        return document, None
-    numbered: list[tuple[int, Any]] = []
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        value, problem = _json(line)
-        if isinstance(value, dict):
-            numbered.append((number, value))
-        elif numbered:
-            raise DamagedTrace(
-                f"this line is no JSON object: {problem}",
-                where=f"{path}, line {number}",
-                hint="copy it again; a session that is still being written ends in half a line",
-            )
-        elif data.lstrip()[:1] == b"{":
-            raise DamagedTrace(
-                f"the document is cut off or malformed: {why}",
-                where=str(path),
-                hint="copy it again",
-            )
-        else:
-            raise _no_session(path, f"neither JSON nor lines of it: {problem}")
-    if not numbered:
-        raise _no_session(path, "the file is empty")
-    return None, numbered
-
-
-def _json(data: bytes) -> tuple[Any, str]:
-    # The standard decoder: agents write NaN, and lone surrogates as escapes.
-    try:
-        return json.loads(data), ""
-    except (ValueError, RecursionError) as error:
-        return None, str(error)
+def _name(path: Path) -> str:
+    """The file's name without what only says how it is written: ``x`` of ``x.traj.json``."""
+    name = path.name
+    while path.suffix in _SUFFIXES:
+        path = path.with_suffix("")
+        name = path.name
+    return name
 
 
 def _recognize(document: Any, numbered: list[tuple[int, Any]] | None) -> str | None:
