@@ -20,6 +20,7 @@ import msgspec
 from crabrt.inspector.watch import Dirty, Unwatchable, Watch, open_watch
 from crabrt.workspace import Cancelled, Scan, Suspects, Tracker
 from crabrt.workspace.changes import join
+from crabrt.workspace.mapped import unchecked
 from crabrt.workspace.stamps import STAMP, inode_and_device
 
 AUDIT_EVERY_S = 60.0
@@ -161,7 +162,7 @@ class WatchObserver:
             self._scan_s, self._audited = scan.scan_ms / 1e3, self._clock()
         by = "fanotify" if scan.watched else f"scan ({why})" if why else "scan"
         unseen = self._unseen if scan.watched else 0
-        return Look(scan, by, (f"files held by {unseen} processes unchecked",) if unseen else ())
+        return Look(scan, by, unchecked("files held by", unseen))
 
     def _take_in(self) -> None:
         """Add what happened since the last time to what is pending."""

@@ -100,7 +100,14 @@ class Mappings:
     def unobserved(self) -> tuple[str, ...]:
         """What could not be looked at although it was needed."""
         unseen = self._listing.unseen if self._listing is not None else 0
-        return (f"mapped files of {unseen} processes unchecked",) if unseen else ()
+        return unchecked("mapped files of", unseen)
+
+
+def unchecked(files: str, processes: int) -> tuple[str, ...]:
+    """That files of so many processes could not be checked, for people; empty for none."""
+    if not processes:
+        return ()
+    return (f"{files} {processes} process{'es' if processes > 1 else ''} unchecked",)
 
 
 def leases_tell(fd: int) -> bool:

@@ -156,6 +156,9 @@ def test_holders_that_cannot_be_seen_are_told(place, watch, observer):
     watch.held = Holders(unseen=2)
     look = observer.look(place.tracker)
     assert look.unobserved == ("files held by 2 processes unchecked",)
+    observer.settled()
+    watch.held = Holders(unseen=1)
+    assert observer.look(place.tracker).unobserved == ("files held by 1 process unchecked",)
 
 
 def never():

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from crabrt.workspace.mapped import unchecked
 from crabrt.workspace.stamps import tick_ns
 
 SMALL, LARGE = 8192, 2 << 20
@@ -148,3 +149,15 @@ def test_a_large_file_that_others_map_to_read_it_is_believed_too(tracked):
         wait_for_tick()
         unseen = bool(tracked.capture().unobserved)
         assert tracked.tracker._top.doubts == ({b"log": "volatile"} if unseen else {})
+
+
+@pytest.mark.parametrize(
+    ("processes", "told"),
+    [
+        (0, ()),
+        (1, ("mapped files of 1 process unchecked",)),
+        (2, ("mapped files of 2 processes unchecked",)),
+    ],
+)
+def test_processes_that_cannot_be_seen_are_counted_in_words(processes, told):
+    assert unchecked("mapped files of", processes) == told
