@@ -107,10 +107,10 @@ def attach_child(setup: Setup, parent: Session, run_id: RunId) -> Session:
 
 def _take_up(session: Session, directory: Path) -> None:
     stop = find_stop(read_journal(directory))
+    _finish_captures(session, stop)
     _refuse_unreplayable(session, stop)
     engine = session.engine
     engine.submit(lambda: engine.tracker.load(engine.store)).result()
-    _finish_captures(session, stop)
     state = stop.checkpoint
     if state is not None:
         session.root, session.turn_start = state.root, stop.turn_start
@@ -190,13 +190,16 @@ def _refuse_unreplayable(session: Session, stop: Stop) -> None:
         )  # fmt: skip
 
 
-def _finishable(store: Store, stop: Stop) -> list[State]:
-    """Captures that are all there, whose process died before they were durable; in their order."""
-    found: list[State] = []
+def _finishable(store: Store, stop: Stop) -> list[tuple[State, str | None]]:
+    """Captures that are all there, whose process died before they were durable; in their order.
+
+    With each, what was missing when it was made.
+    """
+    found: list[tuple[State, str | None]] = []
     base = stop.checkpoint.root if stop.checkpoint is not None else None
-    for state, _ in stop.unfinished:
+    for state, gap in stop.unfinished:
         if checkpoints.whole(store, state.root, base):
-            found.append(state)
+            found.append((state, gap))
             base = state.root
     return found
 
@@ -204,7 +207,7 @@ def _finishable(store: Store, stop: Stop) -> list[State]:
 def _last_state(store: Store, stop: Stop) -> State | None:
     """C: the last state that is durable, or can be made so."""
     states = _finishable(store, stop)
-    return states[-1] if states else stop.checkpoint
+    return states[-1][0] if states else stop.checkpoint
 
 
 def state_to_restore(stop: Stop, store: Store, home: Path) -> State | None:
@@ -228,7 +231,7 @@ def _finish_captures(session: Session, stop: Stop) -> None:
     if not states:
         return
     session.engine.writer.sync()
-    for state in states:
+    for state, gap in states:
         same = stop.checkpoint is not None and stop.checkpoint.root == state.root
         session.journal.append(
             Checkpoint(
@@ -237,7 +240,7 @@ def _finish_captures(session: Session, stop: Stop) -> None:
             ),
             turn=state.turn,
         )  # fmt: skip
-        stop.checkpoint = state
+        stop.checkpoint, stop.buried_gap = state, stop.buried_gap or gap
         if state.inner == 0:
             stop.turn_start = state.root
     session.journal.sync()

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import crabrt
-from crabrt.core.entries import TurnOpened
+from crabrt.core.entries import Checkpoint, TurnOpened
+from crabrt.core.failpoints import ALL
 from crabrt.core.targets import parse_target
 from crabrt.errors import StoreUnavailable
 from crabrt.journal import Journal, RunIndex
@@ -248,8 +249,9 @@ class Missing:
         monkeypatch.setattr(Journal, "append", append)
 
 
+@pytest.mark.parametrize("answers", [True, False], ids=["disk answers", "disk hangs"])
 def test_entries_that_are_missing_refuse_the_resume_past_them_with_the_reason(
-    ws: Path, killed, die, store, monkeypatch
+    ws: Path, killed, die, store, monkeypatch, answers
 ) -> None:
     """A tool whose result was lost is not run again on a state that has its effect already."""
     (ws / "n").write_text("0")
@@ -284,9 +286,12 @@ def test_entries_that_are_missing_refuse_the_resume_past_them_with_the_reason(
             return False
 
         Missing(monkeypatch, at)
+        if not answers:
+            ALL["checkpoint.synced"].action = threading.Event().wait
         agent(deadly=True)()
 
     killed(body)
+    assert bool(store.bodies(Checkpoint)) is answers
     with pytest.raises(crabrt.NotResumable, match="no space left"):
         agent(deadly=False).resume("last")
     run = store.run().run
