@@ -117,7 +117,8 @@ class _Replay:
         self._boundaries: Boundaries | None = None
         self._mark: str = new_run_id("replay")
         self._plain_turn = 0
-        self._acted = False
+        self._acted = False  # a tool was called since the last question
+        self._called = False
 
     def perform(self) -> ReplayReport:
         options = self._options
@@ -134,11 +135,11 @@ class _Replay:
                 top, exclude = places.workspace, options.oracle_exclude
                 self._boundaries = Boundaries(top, exclude, self._processes_live)
             stack.callback(lambda: stop_orphans([self._mark]))
-            looked_s, started = self._looking_s(), time.perf_counter()
+            started_s = self._working_s()
             lived = self._protected() if options.protected else self._unprotected()
             if self._boundaries is not None:
                 self._boundaries.confirm()
-            wall_s = time.perf_counter() - started - (self._looking_s() - looked_s)
+            wall_s = self._working_s() - started_s
             left = tuple(orphan.command for orphan in find_orphans([self._mark]))
         return self._report(lived, wall_s, left)
 
@@ -179,26 +180,38 @@ class _Replay:
             self._boundaries.ends(self._number(run))
 
     def _play(self, run: Run | None, turn: Turn) -> None:
-        before = self._number(run)
-        if turn.models and self._acted:
-            if self._options.between is not None:
-                self._options.between()
-            if self._boundaries is not None:
-                self._boundaries.look()
-        started, looked_s = time.perf_counter(), self._looking_s()
-        wait_ms = sum(self._ask(run, model) for model in turn.models)
-        now = self._number(run)
-        if self._boundaries is not None and now != before:
-            self._boundaries.ends(before)
-        calls = [self._call(run, call) for call in turn.tools]
-        if not (turn.models or calls):
-            return  # turn 0 of a run, which is the workspace as it was found
+        for model in turn.models:
+            before = self._number(run)
+            self._may_end(before)
+            started_s = self._working_s()
+            waited_ms = self._ask(run, model)
+            if self._boundaries is not None and self._number(run) != before:
+                self._boundaries.ends(before)
+            self._note(run, turn, started_s).wait_ms += waited_ms
+        for call in turn.tools:
+            started_s = self._working_s()
+            made = self._call(run, call)
+            self._note(run, turn, started_s).calls.append(made)
+
+    def _may_end(self, turn: int) -> None:
+        """The question that comes next ends `turn`, if anything was done in it.
+
+        A reply alone does so as long as no tool was called: the run may be one that wraps none.
+        """
+        if not (self._acted or (turn and not self._called)):
+            return
+        if self._options.between is not None:
+            self._options.between()
+        if self._boundaries is not None:
+            self._boundaries.look()
+
+    def _note(self, run: Run | None, turn: Turn, started_s: float) -> _Open:
+        """The open turn of the new run, in which something of `turn` was done since then."""
         facts = self._turns.setdefault(self._number(run), _Open())
-        facts.recorded.append(turn.turn)
-        facts.calls += calls
-        facts.wait_ms += wait_ms
-        spent_s = time.perf_counter() - started - (self._looking_s() - looked_s)
-        facts.wall_ms += spent_s * 1e3
+        if turn.turn not in facts.recorded:
+            facts.recorded.append(turn.turn)
+        facts.wall_ms += (self._working_s() - started_s) * 1e3
+        return facts
 
     def _number(self, run: Run | None) -> int:
         return self._plain_turn if run is None else run.turn
@@ -217,7 +230,7 @@ class _Replay:
 
         self._unknown_waits += model.wait_ms is None
         if run is None:
-            self._plain_turn += self._acted or not self._plain_turn
+            self._plain_turn += self._acted or not self._called
             self._acted = False
             reply = answer()
         else:
@@ -239,11 +252,11 @@ class _Replay:
             output = outcome.output or outcome.skipped
             return {"exit_code": outcome.exit_code, "output": output}
 
-        looked_s, started = self._looking_s(), time.perf_counter()
+        started_s = self._working_s()
         result = act() if run is None else run.tool_call(call.name, call.arguments, act)
-        spent_s = time.perf_counter() - started - (self._looking_s() - looked_s)
+        spent_s = self._working_s() - started_s
         self._plain_turn += run is None and not self._plain_turn
-        self._acted = True
+        self._acted = self._called = True
         self._messages.append({"role": "tool", "content": str(result["output"])})
         return CallFacts(
             tool=call.name,
@@ -258,6 +271,10 @@ class _Replay:
 
     def _processes_live(self) -> bool:
         return bool(find_orphans([self._mark]))
+
+    def _working_s(self) -> float:
+        """A clock that stands still while the oracle looks."""
+        return time.perf_counter() - self._looking_s()
 
     def _looking_s(self) -> float:
         return 0.0 if self._boundaries is None else self._boundaries.spent_s

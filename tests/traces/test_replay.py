@@ -132,6 +132,34 @@ def test_replies_without_calls_belong_to_the_turn_that_they_end(make, replay):
         assert [turn.recorded for turn in report.turns] == [(1,), (2, 3)]
 
 
+def test_turns_without_a_call_at_the_beginning_are_judged_as_others(make, replay):
+    """As long as no tool was called, every reply may be a turn of its own."""
+    talk = (Turn(1, models=(ModelCall(),)), Turn(2, models=(ModelCall(), ModelCall())))
+    act = (make.turn(3, make.shell("echo 1 > a")), make.turn(4, make.shell("true")))
+    report = replay(make.trace(*talk, *act))
+    assert [turn.recorded for turn in report.turns] == [(1,), (2,), (2,), (3,), (4,)]
+    assert [turn.oracle for turn in report.turns] == ["same", "same", "same", "changed", "same"]
+    assert {turn.judgement for turn in report.turns} == {"right"}
+    plain = replay(make.trace(*talk, *act), protected=False)
+    assert [turn.recorded for turn in plain.turns] == [(1,), (2,), (2,), (3,), (4,)]
+
+
+def test_a_stranger_who_writes_before_the_first_call_makes_both_turns_undecided(
+    make, replay, workspace
+):
+    thoughts = iter(range(9))
+
+    def sleep(_):
+        if next(thoughts) == 1:
+            (workspace / "his").write_text("written while the model thinks\n")
+
+    talk = Turn(1, models=(ModelCall(wait_ms=1.0),))
+    acts = [make.turn(n, make.shell("true"), wait_ms=1.0) for n in (2, 3)]
+    report = replay(make.trace(talk, *acts), sleep=sleep)
+    assert (workspace / "his").exists()
+    assert [turn.oracle for turn in report.turns] == ["unsteady", "unsteady", "same"]
+
+
 def test_calls_that_nobody_understands_are_listed_and_not_run(make, replay, workspace):
     trace = make.trace(ToolCall("deploy", {"command": "touch deployed"}), "true")
     report = replay(trace)
