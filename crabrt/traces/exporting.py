@@ -136,7 +136,7 @@ class _Exporter:
 
     def _model(self, call: CallDetail) -> ModelCall:
         return ModelCall(
-            name=call.call.name,
+            name=call.call.callable,
             model=call.asked,
             wait_ms=call.duration_ms,
             request=self._request(call),
@@ -170,7 +170,7 @@ class _Exporter:
         if data is not None:
             exit_code = _exit_code(values.decode(data))
         return ToolCall(
-            name=call.call.name,
+            name=call.call.callable,
             arguments=arguments,
             result=self._text(call.result),
             exit_code=exit_code,

@@ -2,12 +2,15 @@
 
 import json
 import subprocess
+import threading
 
 import pytest
 
 import crabrt
+from crabrt.core.entries import Intent
+from crabrt.core.ids import RunId
 from crabrt.errors import NotFound
-from crabrt.journal import RunIndex
+from crabrt.journal import RunIndex, read_journal, run_dir
 from crabrt.store import Store
 from crabrt.testing import oracle
 from crabrt.traces import Options, Trace, export_run, lines, read_trace, write_file
@@ -166,3 +169,30 @@ def test_a_run_that_has_not_begun_has_no_trace(home, workspace, monkeypatch, tmp
 
 def _parts(trace):
     return trace.header, trace.turns
+
+
+def test_calls_of_threads_without_an_order_are_called_as_their_functions(workspace, home):
+    """Such a call is told from others by a digest behind its name, which is nobody's name."""
+
+    @crabrt.model
+    def think(messages, model):
+        return {"role": "assistant", "content": "go on"}
+
+    @crabrt.tool
+    def sh(command):
+        return subprocess.check_output(["sh", "-c", command], cwd=workspace, text=True)
+
+    def work():
+        think([], model="m-1")
+        sh("echo x > file")
+
+    with crabrt.open_run(workspace=workspace, name="fixer", home=home) as run:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    directory = run_dir(home, RunId(run.id))
+    scopes = {r.body.call.scope for r in read_journal(directory) if isinstance(r.body, Intent)}
+    assert {scope[-2:] for scope in scopes} == {"/~"}
+    trace = exported(home, run.id)
+    calls = [call.name for turn in trace.turns for call in (*turn.models, *turn.tools)]
+    assert calls == ["think", "sh"]
