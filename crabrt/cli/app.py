@@ -20,9 +20,9 @@ import msgspec
 from crabrt.cli.progress import Progress
 from crabrt.cli.screen import environment_screens
 from crabrt.core.config import Config, user_config_path
-from crabrt.core.config_files import read_settings
 from crabrt.core.targets import LAST, Target
 from crabrt.errors import NotFound, UsageError
+from crabrt.operations.settings_files import read_settings
 
 if TYPE_CHECKING:
     from crabrt.journal import RunIndex

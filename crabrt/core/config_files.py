@@ -43,24 +43,17 @@ class SettingsFile(msgspec.Struct, frozen=True):
         return str(self.path)
 
 
-def read_settings(path: Path, header: str = "") -> SettingsFile | None:
-    """The settings in a TOML file; None where there is no such file.
+def parse_settings(path: Path, text: str, header: str = "") -> SettingsFile:
+    """The settings in the text of a TOML file.
 
     Args:
-        path: of it.
+        path: of it, for people.
+        text: what it holds.
         header: the table that holds them; one that is not there sets nothing.
 
     Raises:
-        UsageError: it cannot be read, is no TOML, or holds something else than a table there.
+        UsageError: it is no TOML, or holds something else than a table there.
     """
-    try:
-        text = path.read_text("utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"not a TOML file: {error}", where=str(path)) from error
-    except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from error
     import tomllib  # noqa: PLC0415 - most people have no such file
 
     try:

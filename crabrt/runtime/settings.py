@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crabrt.core.config import Config, unknown_variables, user_config_path
-from crabrt.core.config_files import read_settings
+from crabrt.operations.settings_files import read_settings
 from crabrt.runtime.losses import warn
 
 

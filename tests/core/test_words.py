@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import crabrt.errors
 from crabrt.core.config import Config, default_home, unknown_variables
-from crabrt.core.config_files import read_settings
+from crabrt.core.config_files import parse_settings
 from crabrt.core.entries import (
     BODIES,
     CallId,
@@ -142,36 +142,32 @@ def test_the_source_is_the_layer_that_won() -> None:
         ("pyproject.toml", '[tool.other]\nobserver = 1\n[tool.crab] # us\nobserver="bogus"\n', 4),
     ],
 )
-def test_a_bad_value_in_a_file_is_told_with_its_line(tmp_path, name, text, line) -> None:
-    path = tmp_path / name
-    path.write_text(text)
-    settings = read_settings(path, "tool.crab" if name == "pyproject.toml" else "")
+def test_a_bad_value_in_a_file_is_told_with_its_line(name, text, line) -> None:
+    path = Path("/ws") / name
+    settings = parse_settings(path, text, "tool.crab" if name == "pyproject.toml" else "")
     with pytest.raises(UsageError) as raised:
         Config.from_env(workspace=settings, environ={})
     assert raised.value.where == f"{path}:{line}"
 
 
-def test_a_file_of_settings_is_told_as_it_is(tmp_path) -> None:
-    path = tmp_path / "pyproject.toml"
-    assert read_settings(path) is None
-    assert read_settings(path / "below") is None
-    path.write_text("tool.crab = {observer = 'bogus'}\n")
+def test_a_bad_value_on_no_line_of_its_own_is_told_with_its_file() -> None:
+    settings = parse_settings(Path("p.toml"), "tool.crab = {observer = 'bogus'}\n", "tool.crab")
     with pytest.raises(UsageError) as raised:
-        Config.from_env(workspace=read_settings(path, "tool.crab"), environ={})
-    assert raised.value.where == str(path)  # on no line of its own
-    for text, message in (
+        Config.from_env(workspace=settings, environ={})
+    assert raised.value.where == "p.toml"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
         ("tool = 7\n", "'tool' is no table"),
         ("tool.crab = [1]\n", "'crab' is no table"),
         ("=\n", "not a TOML file"),
-    ):
-        path.write_text(text)
-        with pytest.raises(UsageError, match=message):
-            read_settings(path, "tool.crab")
-    path.write_bytes(b"\xff")
-    with pytest.raises(UsageError, match="not a TOML file"):
-        read_settings(path)
-    with pytest.raises(UsageError, match="cannot be read"):
-        read_settings(tmp_path)
+    ],
+)
+def test_a_file_that_holds_no_settings_is_told(text, message) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_settings(Path("p.toml"), text, "tool.crab")
 
 
 def test_the_hint_names_a_variable_only_where_there_is_one() -> None:
