@@ -5,6 +5,6 @@ takes an opened store (or its directory) and plain values, and returns frozen va
 What it is not: a place that prints, asks, or reads the environment.
 Public, by module: ``targets`` (who is meant), ``restoring``, ``forking``, ``naming``, ``roots``
 (what gc must keep), ``retention``, ``health``, ``bisecting``, ``comparing``,
-``facts``.
+``facts``, ``settings_files``.
 May import: inspector, workspace, journal, store, core, errors.
 """
