@@ -131,9 +131,10 @@ def _make(
     started = time.perf_counter()
     engine, writer = session.engine, session.engine.writer
     epoch, stored_before = engine.committer.epoch, writer.bytes_stored
-    if engine.stale:  # asked after the epoch: what fails from here on ends that epoch
+    if engine.stale or epoch != engine.epoch:  # what fails from here on ends that epoch
         engine.committer.drain()
         engine.forget()
+        engine.epoch = epoch
     if session.epoch != epoch:
         session.epoch = epoch
         _forget_lost(session)

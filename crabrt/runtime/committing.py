@@ -6,8 +6,9 @@ the captures that follow only once the queue is full. What is in the queue is co
 one sync of the packs, and one of each journal, serves all.
 
 A sync that fails gives up what was put before it, and a state captured meanwhile may rest on that.
-So captures belong to an *epoch*, a failed sync ends it, and what was captured in an epoch that has
-ended fails as well. The next capture begins anew from what is known to be durable.
+So captures belong to an *epoch*. It ends when a sync fails, and when the writer loses anything by a
+failed write, in whichever thread; what was captured in an epoch that has ended fails as well. The
+next capture begins anew from what is known to be durable.
 
 Order is kept: checkpoints are journalled in the order of their captures. The `captured` of a later
 turn may stand before the `checkpoint` of an earlier one.
@@ -44,6 +45,9 @@ FP_COMMITTED = declare("checkpoint.committed", "`checkpoint` is written, perhaps
 FP_DURABLE = declare("checkpoint.durable", "the turn is durable; the index is the one before")
 
 
+Epoch = tuple[int, int]
+
+
 @dataclass(frozen=True, eq=False)
 class Captive:
     """A captured state that waits to be durable.
@@ -61,7 +65,7 @@ class Captive:
     job: Job
     journal: Journal
     entry: Checkpoint
-    epoch: int
+    epoch: Epoch
     started: float
     release: Callable[[], None]
     failed: Callable[[BaseException], None]
@@ -74,12 +78,10 @@ class Committer:
         writer: whose packs are synced.
         committed: called on this stage's thread when some were, or failed.
 
-    Attributes:
-        epoch: a number; see the module.
     """
 
     def __init__(self, writer: StoreWriter, committed: Callable[[], None]) -> None:
-        self.epoch = 0
+        self._failures = 0
         self._writer = writer
         self._committed = committed
         self._queue: deque[Captive] = deque()
@@ -87,6 +89,11 @@ class Committer:
         self._unfinished = 0
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="crabrt-commit")
+
+    @property
+    def epoch(self) -> Epoch:
+        """The current one; see the module."""
+        return self._failures, self._writer.losses
 
     def put(self, captive: Captive) -> None:
         """Have it made durable; waits while the queue is full."""
@@ -110,7 +117,7 @@ class Committer:
         try:
             self._writer.sync()
         except Exception:  # noqa: BLE001  whatever it is, the epoch's captures will report it
-            self.epoch += 1
+            self._failures += 1
             return False
         return True
 
@@ -148,7 +155,7 @@ class Committer:
         """Never raises: what goes wrong is the captives' fate."""
         synced = self._attempt(captives, self._sync_packs)
         if not synced:
-            self.epoch += 1
+            self._failures += 1
         written = [one for one in synced if self._attempt([one], partial(self._write, one))]
         for journal in dict.fromkeys(one.journal for one in written):
             its = [one for one in written if one.journal is journal]

@@ -111,6 +111,7 @@ class Engine:
         events: counts the turns and tools that begin, in their order.
         committer: makes durable what was captured.
         stale: something could not be made durable, or captured: see `forget`.
+        epoch: of commits, in which the tracker was last known to rest on nothing that was lost.
         early: reads for the next capture while a tool runs; the engine's thread's, see `lingering`.
         lingering: has the engine's thread do that.
         closed: set when its last run is over.
@@ -141,6 +142,7 @@ class Engine:
         self.models = Spans()
         self.committer = Committer(self.writer, self._rest)
         self.stale = False
+        self.epoch = self.committer.epoch
         self._upkeep: Callable[[], None] | None = None
         self._turnstile = turnstile()
         self._claim = claim

@@ -101,7 +101,7 @@ class Session(Ledger):
         self.inner_marks: dict[int, int] = {}
         self.root_turn = -1
         self.opened_at = self.acted_at = 0
-        self.epoch = 0
+        self.epoch = engine.committer.epoch
         self.parent: Session | None = None
         self.over = False
         self.rested = False
