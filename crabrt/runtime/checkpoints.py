@@ -130,11 +130,11 @@ def _make(
     """Capture; None if it does not count."""
     started = time.perf_counter()
     engine, writer = session.engine, session.engine.writer
-    epoch, stored_before = engine.committer.epoch, writer.bytes_stored
-    if engine.stale or epoch != engine.epoch:  # what fails from here on ends that epoch
+    if engine.stale or engine.committer.epoch != engine.epoch:
         engine.committer.drain()
+        engine.epoch = engine.committer.epoch  # what is lost from here on ends it
         engine.forget()
-        engine.epoch = epoch
+    epoch, stored_before = engine.epoch, writer.bytes_stored
     if session.epoch != epoch:
         session.epoch = epoch
         _forget_lost(session)
