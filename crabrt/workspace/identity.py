@@ -15,6 +15,7 @@ from crabrt.errors import NotFound, StoreUnavailable, WorkspaceRefused
 from crabrt.workspace import ignore
 from crabrt.workspace.claims import Claim, claim
 from crabrt.workspace.dirfd import open_directory
+from crabrt.workspace.stamps import kernel_file_system
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Workspace:
 
         Raises:
             NotFound: there is nothing at `path`.
-            WorkspaceRefused: not a directory, not readable, inside the store, or (unless `force`)
-                ``/`` or a home directory.
+            WorkspaceRefused: not a directory, not readable, inside the store, of the kernel's own
+                (``/proc``, ``/sys``), or (unless `force`) ``/`` or a home directory.
             StoreUnavailable: the state directory cannot be made.
         """
         real = os.path.realpath(os.fsencode(path))
@@ -123,6 +124,11 @@ def _look(real: bytes) -> tuple[os.stat_result, int]:
     except OSError as error:
         raise WorkspaceRefused(f"cannot be read: {error.strerror}", where=where) from error
     try:
+        kind = kernel_file_system(fd)
+        if kind is not None:
+            raise WorkspaceRefused(
+                f"{kind} is the kernel's own: nothing can be put back", where=where
+            )
         return os.fstat(fd), os.fstatvfs(fd).f_fsid
     finally:
         os.close(fd)

@@ -111,6 +111,26 @@ def settled(changed_ns: int, read_ns: int, margin_ns: int) -> bool:
     return changed_ns + margin_ns < read_ns
 
 
+_OF_THE_KERNEL = {
+    0x9FA0: "proc",
+    0x62656572: "sysfs",
+    0x27E0EB: "cgroup",
+    0x63677270: "cgroup2",
+    0x64626720: "debugfs",
+    0x74726163: "tracefs",
+    0x73636673: "securityfs",
+    0xCAFE4A11: "bpf",
+    0x1CD1: "devpts",
+    0x6165676C: "pstore",
+    0xDE5E81E4: "efivarfs",
+    0x62656570: "configfs",
+    0x19800202: "mqueue",
+    0xF97CFF8C: "selinuxfs",
+    0x42494E4D: "binfmt_misc",
+}
+"""What looks like files and is the kernel itself. Values from linux/magic.h."""
+
+
 class _Statfs(ctypes.Structure):
     _fields_ = (("f_type", ctypes.c_long), ("rest", ctypes.c_byte * 248))
 
@@ -120,12 +140,21 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def file_system(fd: int) -> str | None:
-    """The file system of `fd`, if its directory times and its clock can be relied on; else None."""
+def _magic(fd: int) -> int:
     buffer = _Statfs()
     if _libc().fstatfs(fd, ctypes.byref(buffer)) != 0:
-        return None
-    return _TRUSTED.get(buffer.f_type & 0xFFFFFFFF)
+        return 0
+    return int(buffer.f_type) & 0xFFFFFFFF
+
+
+def file_system(fd: int) -> str | None:
+    """The file system of `fd`, if its directory times and its clock can be relied on; else None."""
+    return _TRUSTED.get(_magic(fd))
+
+
+def kernel_file_system(fd: int) -> str | None:
+    """The file system of `fd`, if its files are the kernel's own; else None."""
+    return _OF_THE_KERNEL.get(_magic(fd))
 
 
 def clock_offset_ns() -> int:

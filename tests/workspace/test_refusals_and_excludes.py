@@ -36,6 +36,15 @@ def test_the_root_and_the_home_directory_are_refused_unless_forced(tmp_path, mon
     assert Workspace.open(tmp_path / "me", tmp_path / "home", force=True).path
 
 
+@pytest.mark.parametrize(("path", "kind"), [("/proc/self", "proc"), ("/sys/kernel", "sysfs")])
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_the_kernel_itself_is_refused_always(tmp_path, path, kind, force):
+    with pytest.raises(WorkspaceRefused, match=f"{kind} is the kernel's own") as caught:
+        Workspace.open(path, tmp_path / "home", force=force)
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "home").exists()
+
+
 def test_links_to_a_directory_are_that_directory(tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "link").symlink_to("work")
