@@ -14,7 +14,8 @@ import shutil
 from pathlib import Path
 
 from crabrt.core.clock import SystemClock, boot_id
-from crabrt.core.entries import Forked, encode_entry
+from crabrt.core.entries import Forked
+from crabrt.core.envelopes import encode_entry
 from crabrt.core.failpoints import declare
 from crabrt.errors import NotFound, UsageError
 from crabrt.journal.beginning import create_segment, following

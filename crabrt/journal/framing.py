@@ -89,7 +89,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
         seal: whether it closes the segment (its payload is empty).
         durable: the writer knew the segment to be durable up to this offset.
         chain: the chain hash after this frame.
-        payload: an encoded `core.entries.Entry`.
+        payload: an encoded `core.envelopes.Entry`.
         end: offset behind it.
     """
 

@@ -1,6 +1,6 @@
 """What others tell a run: labels, pins, thinned turns. Files put once, needing no lease.
 
-``inbox/<n>.msg`` is one framed `core.entries.Entry` of seq n. The number is taken by a hard link,
+``inbox/<n>.msg`` is one framed `core.envelopes.Entry` of seq n. The number is taken by a hard link,
 so two writers never share one, and a message has all its bytes, durable, before it has its name.
 Readers merge the messages behind the journal's own: what a person says counts for more than what
 the loop said. Messages are never changed; a later one takes back an earlier one.
@@ -18,16 +18,8 @@ import msgspec
 import xxhash
 
 from crabrt.core.clock import SystemClock, boot_id
-from crabrt.core.entries import (
-    Body,
-    Labelled,
-    Pinned,
-    Thinned,
-    Unlabelled,
-    body_of,
-    decode_entry,
-    encode_entry,
-)
+from crabrt.core.entries import Body, Labelled, Pinned, Thinned, Unlabelled
+from crabrt.core.envelopes import body_of, decode_entry, encode_entry
 from crabrt.core.failpoints import declare
 from crabrt.core.ids import valid_name
 from crabrt.errors import DamagedJournal, FormatTooNew, NotFound, UsageError

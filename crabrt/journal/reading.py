@@ -14,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from crabrt.core.entries import Body, Entry, body_of, decode_entry
+from crabrt.core.entries import Body
+from crabrt.core.envelopes import Entry, body_of, decode_entry
 from crabrt.errors import DamagedJournal, FormatTooNew, NotFound
 from crabrt.journal.frames import Frames
 from crabrt.journal.framing import (

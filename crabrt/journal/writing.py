@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Self
 
 from crabrt.core.clock import Clock, SystemClock, boot_id
-from crabrt.core.entries import Body, encode_entry
+from crabrt.core.entries import Body
+from crabrt.core.envelopes import encode_entry
 from crabrt.core.failpoints import declare
 from crabrt.errors import RunBusy, StoreUnavailable, UsageError
 from crabrt.journal.beginning import create_segment, following, name_of, place_to_begin

@@ -13,16 +13,8 @@ from hypothesis import strategies as st
 import crabrt.errors
 from crabrt.core.config import Config, default_home, unknown_variables
 from crabrt.core.config_files import parse_settings
-from crabrt.core.entries import (
-    BODIES,
-    CallId,
-    Ended,
-    Intent,
-    Payload,
-    body_of,
-    decode_entry,
-    encode_entry,
-)
+from crabrt.core.entries import BODIES, CallId, Ended, Intent, Payload
+from crabrt.core.envelopes import body_of, decode_entry, encode_entry
 from crabrt.core.ids import derived_run_id, new_run_id, valid_name
 from crabrt.core.targets import Target, TurnRef, parse_target
 from crabrt.errors import CrabError, UsageError

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crabrt.core.entries import BODIES, CallId, Intent, Payload, body_of, decode_entry, encode_entry
+from crabrt.core.entries import BODIES, CallId, Intent, Payload
+from crabrt.core.envelopes import body_of, decode_entry, encode_entry
 from crabrt.core.verdicts import Consistency, Effect, Guess, Likely, Prior
 from crabrt.inspector import CallFact, Observation, classify, guess_call
 

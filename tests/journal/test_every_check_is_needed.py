@@ -12,16 +12,8 @@ import msgspec
 import pytest
 import xxhash
 
-from crabrt.core.entries import (
-    CallId,
-    Forked,
-    Intent,
-    Lineage,
-    Noted,
-    Payload,
-    TurnOpened,
-    encode_entry,
-)
+from crabrt.core.entries import CallId, Forked, Intent, Lineage, Noted, Payload, TurnOpened
+from crabrt.core.envelopes import encode_entry
 from crabrt.core.targets import TurnRef
 from crabrt.core.verdicts import Prior
 from crabrt.errors import CrabError, DamagedJournal, FormatTooNew
