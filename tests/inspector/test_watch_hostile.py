@@ -23,7 +23,11 @@ PREPARE = (
     "give a file an ACL",
 )
 
-STORES = {"a store through a kept mapping", "a store through a kept mapping, and back"}
+STORES = {
+    "a store through a kept mapping",
+    "a store through a kept mapping, and back",
+    "a store through a kept mapping that is read-only at once after",
+}
 """The exception: the kernel reports no store through a mapping until it is gone. Of these the
 watch tells by naming the file as held."""
 
