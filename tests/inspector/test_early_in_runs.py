@@ -177,6 +177,8 @@ def test_a_disk_that_fails_early_ends_the_epoch_of_what_was_captured():
     answers = iter([None, OSError("the disk")])
 
     class Writer:
+        losses = 0
+
         def sync(self):
             answer = next(answers)
             if answer is not None:
@@ -184,8 +186,8 @@ def test_a_disk_that_fails_early_ends_the_epoch_of_what_was_captured():
 
     committer = Committer(Writer(), lambda: None)
     try:
-        assert (committer.sync().result(), committer.epoch) == (True, 0)
-        assert (committer.sync().result(), committer.epoch) == (False, 1)
+        assert (committer.sync().result(), committer.epoch) == (True, (0, 0))
+        assert (committer.sync().result(), committer.epoch) == (False, (1, 0))
     finally:
         committer.close()
 

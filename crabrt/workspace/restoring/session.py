@@ -95,8 +95,7 @@ class Session:
                 plan, blocked = without_mounts(
                     self._plan(handles, before, target, scope), handles.mounts
                 )
-            known = self._known_base(base, force=force)
-            conflicts = self._conflicts(known, before, plan, scope)
+            conflicts = self._conflicts(base, before, plan, scope, force=force)
             if conflicts and not (force or dry_run):
                 raise WouldLoseChanges(
                     f"somebody else changed {len(conflicts)} path{'s' * (len(conflicts) != 1)}"
@@ -243,25 +242,33 @@ class Session:
         }
         return without(plan, left)
 
-    def _known_base(self, base: ObjectId | None, *, force: bool) -> ObjectId | None:
-        if base is None or self._writer.contains(base):
-            return base
-        if force:
-            return None
-        raise NotFound(
-            "the state last known is not in the store, so others' changes cannot be told",
-            where=base.hex(),
-            hint="--force restores without that check (undoable)",
-        )
-
     def _conflicts(
-        self, base: ObjectId | None, before: ObjectId, plan: Plan, scope: Scope
+        self,
+        base: ObjectId | None,
+        before: ObjectId,
+        plan: Plan,
+        scope: Scope,
+        *,
+        force: bool,
     ) -> tuple[bytes, ...]:
+        """What is in the way of the plan and differs from `base`, the state last known.
+
+        A state that was captured and never became durable may have lost a part to a power cut.
+        """
         if base is None or base == before:
             return ()
         touched = {change.path for change in plan.changes}
-        theirs = diff_roots(self._writer, base, before, scope.paths)
-        return tuple(change.path for change in theirs if change.path in touched)
+        try:
+            theirs = diff_roots(self._writer, base, before, scope.paths)
+            return tuple(change.path for change in theirs if change.path in touched)
+        except Damaged as error:
+            if force:
+                return ()
+            raise NotFound(
+                "the state last known is not whole in the store, so others' changes cannot be told",
+                where=base.hex(),
+                hint="--force restores without that check (undoable)",
+            ) from error
 
     def _describe(
         self, handles: Handles, plan: Plan, before: ObjectId, target: ObjectId, scope: Scope

@@ -7,8 +7,12 @@ import struct
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
+from crabrt.core.ids import ObjectKind
+from crabrt.core.ids import object_id as compute_id
+from crabrt.core.trees import decode_root, encode_root
 from crabrt.errors import Busy, NotFound, UsageError, WouldLoseChanges
 from crabrt.store.contents import BLOCK_BYTES
 from crabrt.workspace import RestoreLog
@@ -521,3 +525,23 @@ def test_a_directory_that_became_a_file_breaks_no_link(place, assert_same):
     assert report.links_broken == ()
     report = place.restore(after)
     assert report.links_broken == ()
+
+
+@pytest.mark.parametrize("lost", ["the root", "a node below it"])
+def test_a_base_that_lost_a_part_to_a_power_cut_is_unknown(place, lost):
+    """Captured and never durable: what is left of it tells nothing of who changed what."""
+    place.file("a", b"one")
+    target = place.checkpoint()
+    place.file("a", b"two")
+    base = compute_id(b"nothing", ObjectKind.ROOT)
+    if lost != "the root":
+        whole = decode_root(place.store.get(target, ObjectKind.ROOT), target)
+        entry = msgspec.structs.replace(whole.entry, child=base)
+        torn = encode_root(msgspec.structs.replace(whole, entry=entry))
+        base = place.writer.put(torn, ObjectKind.ROOT)
+    with pytest.raises(NotFound, match="not whole in the store") as caught:
+        place.restore(target, base=base)
+    assert "--force" in caught.value.hint
+    assert (place.path / "a").read_bytes() == b"two"
+    place.restore(target, base=base, force=True)
+    assert (place.path / "a").read_bytes() == b"one"
