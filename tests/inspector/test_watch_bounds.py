@@ -229,7 +229,8 @@ def test_a_directory_whose_removal_nobody_reported_is_unknown_once(watched, monk
         gone = report.mask & ONDIR and report.mask & (DELETE | DELETE_SELF)
         return report._replace(mask=0) if gone else report
 
-    with monkeypatch.context() as patch:
+    busy = watch._source.owner.hub.lock  # else its thread may look while the directory is there
+    with monkeypatch.context() as patch, busy:
         patch.setattr(hub, "parse", withheld)
         (watched.root / "d" / "x").write_bytes(b"x")
         (watched.root / "d" / "x").unlink()
