@@ -17,6 +17,7 @@ from crabrt.bench.apart import Link
 from crabrt.bench.causes import causes_of
 from crabrt.core.entries import Checkpoint, Noted
 from crabrt.core.ids import RunId
+from crabrt.core.verdicts import NETWORK_TOO
 from crabrt.journal import RunIndex, TurnRow, read_journal, run_dir
 from crabrt.runtime import Run, open_run
 from crabrt.store import Store
@@ -83,7 +84,7 @@ class Tally:
             match record.body:
                 case Checkpoint(inner=0, turn=turn, observer=observer) if turn:
                     # who watched the network beside is no matter here
-                    self.observers[observer.removesuffix(", network")] += 1
+                    self.observers[observer.removesuffix(NETWORK_TOO)] += 1
                 case Noted(topic="observer", text=text):
                     self.missed.append(text)
 

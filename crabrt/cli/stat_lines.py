@@ -84,7 +84,9 @@ def _tool_row(tool: ToolRecord) -> list[Cell | str]:
         right = "not declared"
     elif guessed and tool.guess is Likely.UNKNOWN:
         right = "no guess"
-    elif tool.prior is Prior.EXTERNAL or tool.guess in {Likely.EXTERNAL, Likely.PROCESSES}:
+    elif not judged and (
+        tool.prior is Prior.EXTERNAL or tool.guess in {Likely.EXTERNAL, Likely.PROCESSES}
+    ):
         right = "not watched"
     else:
         right = f"{_percent(tool.share_right)} of {judged:,}" if judged else "-"

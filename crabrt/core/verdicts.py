@@ -121,3 +121,7 @@ class Verdict(msgspec.Struct, frozen=True):
     def names(self) -> list[str]:
         """The effect classes as in ``--json``: ``["none"]`` for a turn that changed nothing."""
         return [str(effect) for effect in self.effects] or [str(Effect.NONE)]
+
+
+NETWORK_TOO = ", network"
+"""The end of a checkpoint's `observer` where connections were watched beside files."""

@@ -2,8 +2,8 @@
 
 A prior is what a tool was declared to do or, where nothing is declared, what its call was taken for
 before it ran; a verdict is what its turn was seen to do. A turn speaks of a tool only if no other
-can have done it: all its calls were of that tool with that prior, or it did nothing at all. Priors
-that say external are never judged: nobody watched the network.
+can have done it: all its calls were of that tool with that prior, or it did nothing at all. A guess
+of external is judged where the network was watched; what was declared external is so by definition.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from crabrt.core.verdicts import Effect, Likely, Prior
+from crabrt.core.verdicts import NETWORK_TOO, Effect, Likely, Prior
 from crabrt.journal import TurnRow
 
 _JUDGED = {str(effect): effect for effect in (Effect.NONE, Effect.FILES, Effect.PROCESSES)}
@@ -117,6 +117,12 @@ def _expected(record: ToolRecord) -> Effect | None:
     return _JUDGED.get(str(record.guess))
 
 
+def _was_watched(turn: TurnRow) -> bool:
+    """Whether it is known what the turn reached on the network."""
+    lost = any(what.startswith("network") for what in turn.unobserved)
+    return turn.observer.endswith(NETWORK_TOO) and not lost
+
+
 _Key = tuple[str, Prior, Likely | None]
 
 
@@ -135,6 +141,10 @@ def _count_tools(turn: TurnRow, tools: dict[_Key, ToolRecord]) -> None:
             record.unclear += 1
             continue
         record.observed.update(turn.verdict if len(used) == 1 else [str(Effect.NONE)])
+        if len(used) == 1 and record.guess is Likely.EXTERNAL and _was_watched(turn):
+            reached = str(Effect.EXTERNAL) in turn.verdict
+            record.right += reached
+            record.wrong += not reached
         expected = _expected(record)
         if expected is not None:
             as_declared = (seen or {str(Effect.NONE)}) == {str(expected)}

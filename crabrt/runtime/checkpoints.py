@@ -22,7 +22,7 @@ from crabrt.core.failpoints import declare
 from crabrt.core.ids import ObjectId
 from crabrt.core.ports import ObjectReader
 from crabrt.core.trees import Entry
-from crabrt.core.verdicts import Consistency, Protection, Verdict
+from crabrt.core.verdicts import NETWORK_TOO, Consistency, Protection, Verdict
 from crabrt.errors import CrabError, Damaged, DamagedObject
 from crabrt.inspector import CallFact, Observation, caches, classify
 from crabrt.inspector.network import Network
@@ -166,7 +166,7 @@ def _make(
 def _and_network(seen: Seen, network: Network) -> Seen:
     if not network.watched or network.lost is not None:
         return msgspec.structs.replace(seen, network=network)
-    by = f"{seen.observer}, network"
+    by = seen.observer + NETWORK_TOO
     return msgspec.structs.replace(seen, network=network, observer=by)
 
 
