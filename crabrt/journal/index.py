@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from crabrt.core.failpoints import declare
-from crabrt.core.ids import ObjectId, RunId
+from crabrt.core.ids import RunId
 from crabrt.core.targets import TurnRef
 from crabrt.errors import CrabError, NotFound
 from crabrt.journal import lookup, rows
@@ -195,18 +195,6 @@ class RunIndex:
         turn = lookup.only(row, number, self.turns(run, number, number))
         nearest = None if turn.restorable else self._nearest(row, number)
         return lookup.checkpoint_of(row, turn, inner, nearest, skipped)
-
-    def last_state(self, workspace_id: str) -> ObjectId | None:
-        """The newest state of a workspace that any run's checkpoint, restore or rollback knew."""
-        states = [
-            row
-            for row in self.runs()
-            if row.view.workspace_id == workspace_id and row.view.root is not None
-        ]
-        newest = max(states, key=lambda row: (row.view.root_ns, row.run), default=None)
-        if newest is None or newest.marks.thinned_at(newest.view.root_turn) is not None:
-            return None
-        return newest.view.root
 
     def _resolve(self, row: RunRow, ref: TurnRef) -> tuple[int, int, tuple[int, ...]]:
         """Turn and inner point that `ref` means, and the turns passed over to get there."""

@@ -265,15 +265,6 @@ def test_a_damaged_message_is_a_typed_error_and_shows_in_the_list(run):
         assert index.run(run.id).status == "damaged"
 
 
-def test_the_last_state_of_a_workspace_is_the_newest_of_all_its_runs(make_run):
-    home = _some_runs(make_run)
-    newest = fold(read_journal(home / "runs" / "fixer-2")).turn(7).root
-    with RunIndex.open(home) as index:
-        index.refresh()
-        assert index.last_state("w0") == newest
-        assert index.last_state("elsewhere") is None
-
-
 def test_a_power_cut_behind_what_the_index_saw_does_not_confuse_it(run):
     run.open()
     run.start()
