@@ -84,11 +84,8 @@ class Lingering:
             while pause_s is not None and not self._pause(pause_s):
                 with self._changed:
                     if not self._tool_runs():
-                        self._queued = False  # at once: who begins a tool now has it queued anew
-                        end.pop_all()
                         return
                 pause_s = self._early.round(self._pause)
 
     def _leave(self) -> None:
-        with self._changed:
-            self._queued = False
+        self._queued = False
