@@ -50,7 +50,7 @@ FOREIGN_MARGIN_NS = 5 * _SECOND_NS
 """How much older than now a stamp must be where another machine's clock may have made it."""
 
 CLOCK_JITTER_NS = 100_000
-"""Two clocks read one after the other differ by less than this without anybody setting them."""
+"""Two readings of the same clocks differ by less than this without anybody setting them."""
 
 
 def stamp(status: os.stat_result) -> bytes:
@@ -158,5 +158,21 @@ def kernel_file_system(fd: int) -> str | None:
 
 
 def clock_offset_ns() -> int:
-    """Wall clock minus the clock since boot: it falls when somebody sets the wall clock back."""
-    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    """Wall clock minus the clock since boot: it falls when somebody sets the wall clock back.
+
+    The two cannot be read at once, and a thread may lose its CPU between them; so the wall clock is
+    read between two readings of the other, again until they are close to each other.
+    """
+    narrowest = offset = 0
+    for _ in range(_READINGS_MOST):
+        before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        wall = time.time_ns()
+        width = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - before
+        if not narrowest or width < narrowest:
+            narrowest, offset = width, wall - before - width // 2
+        if width < CLOCK_JITTER_NS // 2:
+            break
+    return offset
+
+
+_READINGS_MOST = 100

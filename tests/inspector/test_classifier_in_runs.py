@@ -192,7 +192,7 @@ def test_a_guess_waits_for_durability_and_goes_on_without_it(ws, monkeypatch):
 
 
 def test_priors_that_nobody_can_check_are_not_judged(ws):
-    run = play(ws, "sleep 0 & wait", "git push 2> /dev/null")
+    run = play(ws, "sleep 0 & wait", "git push 2> /dev/null", network_observer="off")
     for record in statistics_of(turns(ws, run)).tools:
         assert (record.right, record.wrong, record.calls) == (0, 0, 1)
 

@@ -2,12 +2,21 @@
 
 import os
 import threading
+import time
 
 import pytest
 
 from crabrt.testing import oracle
 from crabrt.workspace.dirfd import names_in
-from crabrt.workspace.stamps import GONE, ctime_ns, settled, stamp, tick_ns
+from crabrt.workspace.stamps import (
+    CLOCK_JITTER_NS,
+    GONE,
+    clock_offset_ns,
+    ctime_ns,
+    settled,
+    stamp,
+    tick_ns,
+)
 
 ROUNDS = 250
 FINE_STAMPS = (6, 13)
@@ -165,6 +174,27 @@ def test_the_wall_clock_set_back_between_two_captures(tracked, monkeypatch):
     scan = tracked.tracker.scan()
     assert not scan.clean
     assert [tracked.tracker._top.names[i] for i in scan.seen[0].read] == [b"file"]
+
+
+@pytest.mark.parametrize("losses", range(4))
+def test_a_thread_that_loses_its_cpu_between_two_clocks_saw_no_step(monkeypatch, losses):
+    """Not a step, which costs a scan, and none to hide a real one behind."""
+    settled_offset = clock_offset_ns()
+    elapsed = read = 0
+
+    def clock(real):
+        def now(*which):
+            nonlocal elapsed, read
+            read += 1
+            if read in {2 * n for n in range(1, losses + 1)}:
+                elapsed += 30_000_000
+            return real(*which) + elapsed
+
+        return now
+
+    monkeypatch.setattr("time.time_ns", clock(time.time_ns))
+    monkeypatch.setattr("time.clock_gettime_ns", clock(time.clock_gettime_ns))
+    assert abs(clock_offset_ns() - settled_offset) < CLOCK_JITTER_NS
 
 
 @pytest.mark.parametrize(
