@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import xxhash
 
+from crabrt.core.databases import connect
 from crabrt.errors import StoreBusy
 from crabrt.journal.layout import FILE_MODE
 
@@ -150,9 +151,7 @@ def _inode(path: Path) -> int | None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
-    connection = sqlite3.connect(
-        path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-    )
+    connection = connect(path, timeout_s=_BUSY_S)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
@@ -164,7 +163,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _in_memory() -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    connection = connect(":memory:")
     _prepare(connection)
     return connection
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import warnings
 
+from crabrt.core.forks import unforked
 from crabrt.errors import Busy, CrabError
 from crabrt.operations.retention import enforce_cap
 from crabrt.runtime.engine import Engine
@@ -24,7 +25,7 @@ _engines: list[Engine] = []
 def begin(engine: Engine) -> None:
     """Watch the size of the store of `engine` while it lives."""
     global _thread  # noqa: PLW0603  one watcher a process
-    with _lock:
+    with unforked, _lock:
         _engines.append(engine)
         if _thread is None or not _thread.is_alive():
             _thread = threading.Thread(target=_watch, name="crabrt-upkeep", daemon=True)
@@ -34,8 +35,8 @@ def begin(engine: Engine) -> None:
 def _next() -> Engine | None:
     """The oldest engine that lives; None, and the end of this thread, where there is none."""
     global _thread  # noqa: PLW0603  one watcher a process
-    with _lock:
-        _engines[:] = [engine for engine in _engines if not engine.closed.is_set()]
+    with unforked, _lock:
+        _engines[:] = [one for one in _engines if not (one.closed.is_set() or one.is_inherited)]
         if not _engines:
             _thread = None
             return None

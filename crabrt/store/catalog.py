@@ -28,6 +28,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from crabrt.core.databases import connect
 from crabrt.core.ids import ObjectId
 from crabrt.store import frames, layout, locks, packs
 from crabrt.store.packs import Item, Location
@@ -297,9 +298,7 @@ class Catalog:
         # the locks that SQLite holds on it for another connection of this process.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        db = sqlite3.connect(
-            self.path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False
-        )
+        db = connect(self.path, timeout_s=_BUSY_MS / 1000)
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
@@ -316,7 +315,7 @@ class Catalog:
         return db
 
     def _open_memory(self) -> sqlite3.Connection:
-        db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        db = connect(":memory:")
         db.executescript(_SCHEMA)
         self._inode = None
         self.resets += 1

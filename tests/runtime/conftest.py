@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import traceback
@@ -78,6 +79,7 @@ def killed() -> Callable[[Callable[[], object]], None]:
         pid = os.fork()
         if pid == 0:
             try:
+                faulthandler.dump_traceback_later(120, exit=True)  # a child that hangs says where
                 body()
             except BaseException:
                 traceback.print_exc()

@@ -1,0 +1,158 @@
+"""A child forked while threads of ours work: it finds no lock taken, ours or SQLite's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from crabrt.core import forks
+from crabrt.core.databases import connect
+from crabrt.core.forks import Unforked
+
+HUNG_S = 20
+
+
+def in_child(body: Callable[[], bool]) -> bool:
+    """What `body` says in a forked child; a child that hangs is ended, and counts as False."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(HUNG_S)
+            os._exit(0 if body() else 1)
+        finally:
+            os._exit(2)
+    _, status = os.waitpid(pid, 0)
+    return status == 0
+
+
+@contextmanager
+def threads(body: Callable[[], object], number: int) -> Iterator[None]:
+    """`body` again and again in some threads."""
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            body()
+
+    running = [threading.Thread(target=work) for _ in range(number)]
+    for one in running:
+        one.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for one in running:
+            one.join()
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+class TestForks:
+    def test_a_fork_waits_until_nobody_is_inside_and_keeps_others_out(self):
+        gate, inside = Unforked(), []
+
+        def enter() -> None:
+            with gate:
+                inside.append(1)
+                time.sleep(0.0005)
+                with gate:
+                    inside.pop()
+
+        with gate:  # the hook is there from here on
+            pass
+        with threads(enter, 4):
+            assert all(in_child(lambda: not inside) for _ in range(100))
+
+    def test_a_child_may_enter(self):
+        gate, entered, leave = Unforked(), threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with gate:
+                entered.set()
+                leave.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        entered.wait()
+        threading.Timer(0.1, leave.set).start()
+
+        def enter() -> bool:
+            with gate:
+                return in_child(enter_too)
+
+        def enter_too() -> bool:
+            with gate:
+                return True
+
+        assert in_child(enter)
+        thread.join()
+
+    def test_who_stays_inside_holds_no_fork_for_ever(self, monkeypatch):
+        monkeypatch.setattr(forks, "PATIENCE_S", 0.05)
+        gate, leave = Unforked(), threading.Event()
+        entered = threading.Event()
+
+        def hold() -> None:
+            with gate:
+                entered.set()
+                leave.wait()
+
+        def enter() -> bool:
+            with gate:
+                return not leave.is_set()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        entered.wait()
+        assert in_child(enter)
+        leave.set()
+        thread.join()
+
+    def test_who_forks_inside_does_not_wait_for_itself(self):
+        gate = Unforked()
+        began = time.monotonic()
+
+        def leave_and_enter() -> bool:
+            gate.__exit__(None, None, None)
+            with gate:
+                return True
+
+        with gate:
+            assert in_child(leave_and_enter)
+        assert time.monotonic() - began < forks.PATIENCE_S
+
+    def test_a_child_can_use_sqlite_while_its_parent_does(self):
+        """Without the gate some of these children hang: SQLite's allocator has one lock."""
+
+        def use() -> None:
+            db = connect(":memory:")
+            db.execute("CREATE TABLE t (a, b)")
+            db.executemany("INSERT INTO t VALUES (?, ?)", [(i, "x" * i) for i in range(200)])
+            assert len(list(db.execute("SELECT * FROM t ORDER BY b DESC"))) == 200
+            assert db.execute("SELECT sum(a) FROM t").fetchone() == (19900,)
+            db.close()
+
+        def use_plainly() -> bool:
+            db = sqlite3.connect(":memory:")
+            db.execute("CREATE TABLE t (a)")
+            return db.execute("SELECT count(*) FROM t").fetchone() == (0,)
+
+        with threads(use, 3):
+            assert all(in_child(use_plainly) for _ in range(400))
+
+
+def test_rows_read_ahead_are_all_there():
+    db = connect(":memory:")
+    db.execute("CREATE TABLE t (a)")
+    db.executemany("INSERT INTO t VALUES (?)", [(i,) for i in range(100)])
+    rows = iter(db.execute("SELECT a FROM t ORDER BY a"))
+    assert next(rows) == (0,)
+    assert [a for (a,) in rows] == list(range(1, 100))
+    db.close()
