@@ -50,6 +50,15 @@ class _Unpromised:
         self._named[boot] = [(at, reference) for at, reference in named if at > seq]
         return [reference for at, reference in named if at <= seq]
 
+    def given_up(self, record: Record, body: Exposed) -> list[Reference]:
+        """What was captured of a turn that could not be made durable."""
+        boot = record.entry.boot
+        places = [place for place in self._captured if place[:2] == (boot, body.turn)]
+        lost = {self._captured.pop(place) for place in places}
+        named = self._named.get(boot, [])
+        self._named[boot] = [(at, reference) for at, reference in named if at not in lost]
+        return [reference for at, reference in named if at in lost]
+
     def rest(self) -> list[Reference]:
         """What is left."""
         return [reference for named in self._named.values() for _, reference in named]
@@ -106,6 +115,8 @@ def promised_references(
             promised = named + unpromised.checkpoint(record, body)
         else:
             unpromised.add(record, named)
+            if isinstance(body, Exposed):
+                lost = unpromised.given_up(record, body)
         if isinstance(body, Ended):
             ends.append(record)
         yield from _judged(promised, must=True)

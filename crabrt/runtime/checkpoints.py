@@ -110,12 +110,14 @@ def make(
         calls: the tool calls of the turn so far.
         asked: about the network; None where this process did not make the turn.
     """
+    captive = None
     try:
-        with session.engine.writer.commit():
-            captive = _make(session, job, calls, asked)
+        # A later one sees all that it would: what nobody waits for any more is not made.
+        if job.fate is not Fate.TOO_LATE or session.engine.latest is job:
+            with session.engine.writer.commit():
+                captive = _make(session, job, calls, asked)
     except Exception as error:  # noqa: BLE001  a bug here must not kill the user's loop; it is reported
         _failed(session, job, error)
-        captive = None
     finally:
         reaching.answered(session.engine, asked)
     if captive is None:
@@ -136,8 +138,8 @@ def _make(
         engine.forget()
     epoch, stored_before = engine.epoch, writer.bytes_stored
     if session.epoch != epoch:
-        session.epoch = epoch
         _forget_lost(session)
+        session.epoch = epoch
     seen = _and_network(look(session), reaching.look(engine, asked))
     stored_before -= engine.early.settled()
     FP_SCANNED()
@@ -171,10 +173,10 @@ def _and_network(seen: Seen, network: Network) -> Seen:
 
 
 def _forget_lost(session: Session) -> None:
-    """After a failed sync: compare with a state that is there, if the turn's first one is not."""
-    start, durable = session.turn_start, session.engine.tracker.root
-    if start is not None and not whole(session.engine.writer, start, durable):
-        session.root = session.turn_start = durable
+    """After a failed sync: a turn whose first state was lost has nothing to be compared with."""
+    start = session.turn_start
+    if start is not None and not whole(session.engine.writer, start, session.engine.tracker.root):
+        session.root = session.turn_start = None
 
 
 def _captured(session: Session, job: Job, seen: Seen, verdict: Verdict) -> Checkpoint | None:
@@ -284,7 +286,8 @@ def write_off(session: Session, turn: int, reason: str) -> None:
     Raises:
         CrabError: the journal cannot be written either.
     """
-    session.journal.append(Exposed(turn, reason), turn=turn)
+    text = reason.encode("utf-8", "backslashreplace").decode()  # it may name any path
+    session.journal.append(Exposed(turn, text), turn=turn)
 
 
 def whole(reader: ObjectReader, root: ObjectId, base: ObjectId | None) -> bool:

@@ -16,7 +16,6 @@ turn may stand before the `checkpoint` of an earlier one.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -88,6 +87,7 @@ class Committer:
         self._room = threading.Semaphore(QUEUE_MOST)
         self._unfinished = 0
         self._lock = threading.Lock()
+        self._running = threading.Lock()
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="crabrt-commit")
 
     @property
@@ -124,8 +124,11 @@ class Committer:
     def drain(self) -> None:
         """Wait until all that was put is durable, or failed."""
         if not self.idle:
-            with contextlib.suppress(RuntimeError):  # then `put` did it itself
+            try:
                 self._threads.submit(lambda: None).result()
+            except RuntimeError:  # the interpreter ends: `put` did it itself, or it goes on
+                with self._running:
+                    pass
 
     @property
     def idle(self) -> bool:
@@ -138,22 +141,27 @@ class Committer:
         self._threads.shutdown(wait=True)
 
     def _run(self) -> None:
-        with self._lock:
-            captives = list(self._queue)
-            self._queue.clear()
-        if not captives:  # they went along with one before them
-            return
-        self._room.release(len(captives))
-        self._commit(captives)
-        with self._lock:
-            self._unfinished -= len(captives)
-        for one in captives:
-            one.job.release()
+        with self._running:
+            with self._lock:
+                captives = list(self._queue)
+                self._queue.clear()
+            if not captives:  # they went along with one before them
+                return
+            self._room.release(len(captives))
+            try:
+                self._commit(captives)
+            finally:
+                for one in captives:
+                    one.release()
+                with self._lock:
+                    self._unfinished -= len(captives)
+                for one in captives:
+                    one.job.release()
         self._committed()
 
     def _commit(self, captives: list[Captive]) -> None:
         """Never raises: what goes wrong is the captives' fate."""
-        synced = self._attempt(captives, self._sync_packs)
+        synced = self._attempt(captives, partial(self._sync_packs, captives))
         if not synced:
             self._failures += 1
         written = [one for one in synced if self._attempt([one], partial(self._write, one))]
@@ -161,10 +169,10 @@ class Committer:
             its = [one for one in written if one.journal is journal]
             for durable in self._attempt(its, partial(_sync, journal)):
                 durable.job.durable.set_result(None)
-        for one in captives:
-            one.release()
 
-    def _sync_packs(self) -> None:
+    def _sync_packs(self, captives: list[Captive]) -> None:
+        if all(one.epoch == self.epoch for one in captives):
+            self._writer.start_over()  # they rest on nothing that was lost before
         self._writer.sync()
         FP_SYNCED()
 

@@ -148,6 +148,7 @@ class Engine:
         self._claim = claim
         self._waiting = 0
         self._waiting_lock = threading.Lock()
+        self._here = threading.RLock()
         self._pid = os.getpid()
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="crabrt-engine")
         self._users = 1
@@ -169,9 +170,6 @@ class Engine:
         self.run_aside(lambda: self._capture(job, work))
 
     def _capture(self, job: Job, work: Callable[[], None]) -> None:
-        if job.fate is Fate.TOO_LATE and self.latest is not job:
-            job.release()  # a later one sees all that it would: what nobody waits for is not made
-            return
         # A first capture takes its time: it goes beside the others, and keeps nobody waiting.
         place = self._turnstile.passed(job) if job.turn else contextlib.nullcontext()
         try:
@@ -198,7 +196,21 @@ class Engine:
         with self._waiting_lock:
             self._waiting += 1
         self.lingering.break_off()
-        return self._threads.submit(self._begin, work)
+        try:
+            return self._threads.submit(self._begin, work)
+        except RuntimeError:
+            return self._run_here(work)
+
+    def _run_here(self, work: Callable[[], T]) -> Future[T]:
+        """The main thread has ended, and no executor takes work: who asks does it."""
+        self._threads.shutdown(wait=True)
+        future: Future[T] = Future()
+        with self._here:
+            try:
+                future.set_result(self._begin(work))
+            except BaseException as error:  # noqa: BLE001  as an executor does
+                future.set_exception(error)
+        return future
 
     def _begin(self, work: Callable[[], T]) -> T:
         with self._waiting_lock:
@@ -226,10 +238,12 @@ class Engine:
 
     def _keep_up(self) -> None:
         upkeep = self._upkeep
-        if upkeep is not None and self._waiting == 0 and self.committer.idle and not self.stale:
-            self._upkeep = None
-            upkeep()
-        self.lingering.go_on()
+        try:
+            if upkeep is not None and self._waiting == 0 and self.committer.idle and not self.stale:
+                self._upkeep = None
+                upkeep()
+        finally:
+            self.lingering.go_on()
 
     def forget(self) -> None:
         """After a failed write: trust only what was persisted with the last durable checkpoint."""
@@ -238,6 +252,11 @@ class Engine:
         self.tracker = self._new_tracker()
         self.tracker.load(self.store)
         self.observer.distrust()
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this process is a forked child of the one whose engine this is."""
+        return os.getpid() != self._pid
 
     def share(self) -> Engine:
         """One more run uses this engine."""
@@ -253,7 +272,7 @@ class Engine:
         Raises:
             StoreUnavailable: something that was put is not durable.
         """
-        if os.getpid() != self._pid:
+        if self.is_inherited:
             return
         with self._users_lock:
             self._users -= 1

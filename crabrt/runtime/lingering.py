@@ -84,8 +84,11 @@ class Lingering:
             while pause_s is not None and not self._pause(pause_s):
                 with self._changed:
                     if not self._tool_runs():
+                        self._queued = False  # at once: who begins a tool now has it queued anew
+                        end.pop_all()
                         return
                 pause_s = self._early.round(self._pause)
 
     def _leave(self) -> None:
-        self._queued = False
+        with self._changed:
+            self._queued = False

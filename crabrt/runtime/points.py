@@ -45,7 +45,9 @@ def checkpoint(session: Session, label: str | None) -> Steps[str]:
     if not job.durable.done():
         yield Wait(job.durable)
     if job.fate is not Fate.CAPTURED or job.error is not None:
-        raise Unprotected(f"the checkpoint failed: {job.error}", where=session.id)
+        raise Unprotected(
+            f"the checkpoint failed: {job.error or 'it came too late'}", where=session.id
+        )
     if label is not None:
         session.append(Labelled(job.turn, label, job.inner))
     return f"{session.id}@{job.turn}.{job.inner}"

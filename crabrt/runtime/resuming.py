@@ -241,6 +241,9 @@ def _finish_captures(session: Session, stop: Stop) -> None:
             turn=state.turn,
         )  # fmt: skip
         stop.checkpoint, stop.buried_gap = state, stop.buried_gap or gap
+        stop.marks[state.turn] = max(stop.marks.get(state.turn, 0), state.inner)
+        if state.turn == stop.turn:
+            stop.inner = max(stop.inner, state.inner)
         if state.inner == 0:
             stop.turn_start = state.root
     session.journal.sync()

@@ -228,7 +228,7 @@ class Session(Ledger):
         done = enough.done() or (yield Wait(enough, limit_ms / 1e3))
         if not done and job.settle(Fate.TOO_LATE):
             self.lose_protection(job.turn, f"it was not captured within {limit_ms} ms")
-        elif not done:
+        elif not done and config.durability == "durable" and job.fate is Fate.CAPTURED:
             self.lose_protection(job.turn, f"it was not durable within {limit_ms} ms")
         with self.lock:
             first = job.exposed_ms is None  # of parallel calls at one gate, one speaks

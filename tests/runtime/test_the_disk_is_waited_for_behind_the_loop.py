@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -189,10 +190,14 @@ def test_what_another_thread_lost_is_no_part_of_a_durable_turn(
     states = {}
     with crabrt.open_run(workspace=ws, name="eio") as run:
         begun(run)
-        monkeypatch.setattr(ALL["checkpoint.durable"], "action", lambda: answers.wait(60))
+        holds = threading.Event()
+        monkeypatch.setattr(
+            ALL["checkpoint.durable"], "action", lambda: holds.set() or answers.wait(60)
+        )
         answers.clear()
         step(run, ws, 1)
-        step(run, ws, 2)  # turn 1 is durable, and holds the stage
+        step(run, ws, 2)
+        assert holds.wait(60)  # turn 1 is durable, and holds the stage
         step(run, ws, 3)  # turn 2 waits behind it
         monkeypatch.setattr(os, "fdatasync", fdatasync)
         (ws / "large").write_bytes(os.urandom(1 << 20))
@@ -209,6 +214,44 @@ def test_what_another_thread_lost_is_no_part_of_a_durable_turn(
         for turn in durable:
             restore_to(objects, turn.root, ws.parent / f"turn {turn.turn}")
     _every_turn_comes_back(store, states, ws.parent / "again")
+
+
+def test_a_failure_of_each_stage_costs_the_turn_that_it_hits(ws: Path, store, monkeypatch) -> None:
+    """A stage that has heard of one failure does not take the other's for news of its own."""
+    sync, write = os.fdatasync, os.pwrite
+    failing: set[str] = set()
+
+    def fails(fd: int) -> bool:
+        if not os.readlink(f"/proc/self/fd/{fd}").endswith(".pack"):
+            return False
+        stage = threading.current_thread().name.rpartition("_")[0]
+        found = stage in failing
+        failing.discard(stage)
+        return found
+
+    def fdatasync(fd: int) -> None:
+        if fails(fd):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(fd)
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        if fails(fd):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return write(fd, data, offset)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with crabrt.open_run(workspace=ws, name="eio") as run, warnings.catch_warnings():
+        warnings.simplefilter("ignore", crabrt.UnprotectedWarning)
+        begun(run)
+        for number in range(1, 6):
+            step(run, ws, number)
+            failing |= {1: {"crabrt-commit"}, 2: {"crabrt-engine"}}.get(number, set())
+            run._session._job.durable.result(60)
+    assert not failing
+    lost = [turn.turn for turn in store.turns() if turn.protection == "unprotected"]
+    assert lost == [1, 2]
+    _every_turn_comes_back(store, {5: digest(ws)}, ws.parent)
 
 
 def test_a_full_queue_holds_the_next_capture_back(ws: Path, store, disk) -> None:
