@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -24,7 +25,7 @@ class PeerFailed(CrabError):
     kind = "peer-failed"
 
 
-class Peer:
+class Peer(ABC):
     """A way to keep states of a directory.
 
     Args:
@@ -53,16 +54,16 @@ class Peer:
         """Make its empty repository. Not measured."""
         self.scratch.mkdir(parents=True)
 
-    def make_ready(self) -> None:
+    def make_ready(self) -> None:  # noqa: B027 - most have nothing to do
         """Whatever has to be out of the way before the next snapshot. Not measured."""
 
+    @abstractmethod
     def snapshot(self) -> None:
         """Keep the workspace as it is now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def restore(self, directory: Path) -> None:
         """Bring the last state to the new directory `directory`."""
-        raise NotImplementedError
 
     def stored_bytes(self) -> int:
         """Bytes of files in its repository."""

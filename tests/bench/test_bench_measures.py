@@ -106,6 +106,9 @@ def test_a_peer_that_fails_says_why(tmp_path):
         def snapshot(self):
             self.run([sys.executable, "-c", "raise SystemExit('no space')"])
 
+        def restore(self, directory):
+            raise AssertionError(directory)
+
     with pytest.raises(PeerFailed, match="broken ended with 1: no space"):
         Broken(tmp_path, tmp_path / "repo", os.environ).snapshot()
 

@@ -195,3 +195,15 @@ def on_volume(make_watched):
     made = make_watched()
     yield made
     made.close()
+
+
+@pytest.fixture
+def ws(tmp_path, monkeypatch):
+    """An empty workspace, with a store of its own and nothing else set."""
+    for name in list(os.environ):
+        if name.startswith("CRAB_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("CRAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "ws").mkdir()
+    return tmp_path / "ws"

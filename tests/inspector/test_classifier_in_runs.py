@@ -25,17 +25,6 @@ from crabrt.workspace import Tracker, Workspace, find_entry
 from crabrt.workspace.diff import read_tree
 
 
-@pytest.fixture
-def ws(tmp_path, monkeypatch):
-    for name in list(os.environ):
-        if name.startswith("CRAB_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("CRAB_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    (tmp_path / "ws").mkdir()
-    return tmp_path / "ws"
-
-
 @crabrt.tool
 def sh(command: str) -> int:
     return subprocess.run(["sh", "-c", command], check=False, cwd=os.environ["WS"]).returncode

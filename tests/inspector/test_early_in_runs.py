@@ -25,15 +25,9 @@ PATIENCE_S = 60
 
 
 @pytest.fixture
-def ws(tmp_path, monkeypatch):
-    for name in list(os.environ):
-        if name.startswith("CRAB_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("CRAB_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+def ws(ws, monkeypatch):
     monkeypatch.setattr(early, "machine_is_busy", lambda: False)
-    (tmp_path / "ws").mkdir()
-    return tmp_path / "ws"
+    return ws
 
 
 def wait_until(what):

@@ -36,17 +36,11 @@ pytestmark = pytest.mark.root
 
 
 @pytest.fixture
-def ws(tmp_path, monkeypatch):
+def ws(ws):
     refused = probe_network()
     if refused is not None and refused.reason is Reason.KERNEL:
         pytest.skip(f"kernel: {refused}")
-    for name in list(os.environ):
-        if name.startswith("CRAB_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("CRAB_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    (tmp_path / "ws").mkdir()
-    return tmp_path / "ws"
+    return ws
 
 
 @crabrt.model

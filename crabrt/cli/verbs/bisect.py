@@ -25,7 +25,7 @@ _STYLES = {Trial.GOOD: "green", Trial.BAD: "red", Trial.SKIP: "yellow"}
     "bisect",
     examples=(
         "crab bisect last -- python -m pytest -q",
-        "crab bisect last --from 3 --until 40 -- sh -c '! grep -rn TODO src'",
+        "crab bisect last --from 3 --until 40 -- sh -c '! grep -rn breakpoint src'",
     ),
     exits=(Exit.INCOMPLETE, Exit.NOT_FOUND, Exit.BUSY, Exit.DAMAGED),
 )

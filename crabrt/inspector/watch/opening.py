@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -123,30 +124,26 @@ class _Watching:
         self._holding = Holding(fd)
 
     def drain(self) -> Dirty:
+        return self._told_by(lambda source: source.drain(), self._ground.moved)
+
+    def peek(self) -> Dirty:
+        return self._told_by(lambda source: source.peek(), lambda: None)
+
+    def _told_by(
+        self, asked: Callable[[Source], Dirty], why_all: Callable[[], str | None]
+    ) -> Dirty:
         if os.getpid() != self._pid:
             return Dirty(unknown="a forked child does not watch")
         with self._lock:
             if self._closed:
                 return Dirty(unknown="the watch is closed")
             try:
-                dirty = self._source_now().drain()
+                dirty = asked(self._source_now())
             except SourceLost as lost:
                 dirty = Dirty(unknown=str(lost))
                 self._find_another()
-            moved = self._ground.moved()
-            return dirty if moved is None else Dirty(unknown=moved, events=dirty.events)
-
-    def peek(self) -> Dirty:
-        if os.getpid() != self._pid:
-            return Dirty(unknown="a forked child does not watch")
-        with self._lock:
-            if self._closed:
-                return Dirty(unknown="the watch is closed")
-            try:
-                return self._source_now().peek()
-            except SourceLost as lost:
-                self._find_another()
-                return Dirty(unknown=str(lost))
+            why = why_all()
+            return dirty if why is None else Dirty(unknown=why, events=dirty.events)
 
     def holders(self) -> Holders:
         if os.getpid() != self._pid:
