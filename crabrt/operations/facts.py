@@ -240,6 +240,14 @@ def _file_system(name: str, path: Path) -> Fact:
             "on a network file system another machine's changes show late, and locks may not hold",
             "keep the store on a local disk" if name == "store" else None,
         )
+    if found.kind.startswith("fuse"):
+        return Fact(
+            name,
+            Standing.LIMITED,
+            seen,
+            "a program's file system: what is changed behind it may show late, nothing can be "
+            "watched, and every look lists all directories",
+        )
     if name == "store" and found.kind in {"tmpfs", "ramfs"}:
         return Fact(
             name,

@@ -1,7 +1,8 @@
-"""Real file systems to test on: the temporary directory's, tmpfs; fresh XFS, btrfs, ext4, overlay.
+"""Real file systems to test on: the temporary directory's, tmpfs; XFS, btrfs, ext4, overlay, FUSE.
 
-Each has its own idea of times, inode numbers and devices, so what is claimed of files is proved on
-all of them. Loop devices and mounts need root; nothing here is faked where they are missing.
+The last is one in user space, of which this kernel knows as little as of a network's. Each has its
+own idea of times, inode numbers and devices, so what is claimed of files is proved on all of them.
+Loop devices and mounts need root; nothing here is faked where they are missing.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from pathlib import Path
 LOOP_KINDS = ("xfs", "btrfs", "ext4")
 """Made in an image file and mounted through a loop device."""
 
-KINDS = ("here", "tmpfs", *LOOP_KINDS, "overlay")
-"""``here`` is the temporary directory's own file system."""
+KINDS = ("here", "tmpfs", *LOOP_KINDS, "overlay", "fuse")
+"""``here`` is the temporary directory's own file system, and what lies below ``fuse``."""
 
 _IMAGE_BYTES = 320 << 20  # the smallest that every mkfs takes; sparse
 _QUIET = {"xfs": ("-q",), "btrfs": ("-q",), "ext4": ("-q",)}
@@ -51,6 +52,8 @@ def file_system(kind: str) -> Iterator[Path]:
                     path.mkdir()
                 options = "lowerdir={lower},upperdir={upper},workdir={work}".format(**parts)
                 _mount("-t", "overlay", "-o", options, "overlay", str(point))
+            elif kind == "fuse":
+                _mount_in_user_space(base / "below", point)
             else:
                 _mount_image(kind, base / "image", point)
             yield point
@@ -67,6 +70,16 @@ def _mount_image(kind: str, image: Path, point: Path) -> None:
         file.truncate(_IMAGE_BYTES)
     _run(make, *_QUIET[kind], str(image))
     _mount("-t", kind, "-o", "loop", str(image), str(point))
+
+
+def _mount_in_user_space(below: Path, point: Path) -> None:
+    if shutil.which("bindfs") is None:
+        raise Missing("bindfs is not installed")
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        raise Missing("/dev/fuse may not be used")
+    below.mkdir()
+    # What the kernel remembers of it for a second would be wrong of files with several names.
+    _run("bindfs", "-o", "attr_timeout=0,entry_timeout=0", str(below), str(point))
 
 
 def _mount(*arguments: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 
-from crabrt.testing.hostile.hand import TREE_NAMES, Hand, NotApplicable, operation
+from crabrt.testing.hostile.hand import TREE_NAMES, Hand, NotApplicable, Unsupported, operation
 
 _HURTFUL = (
     b"\xff\xfe\x80",
@@ -94,6 +95,11 @@ def make_deep(hand: Hand) -> str:
         leaf = os.open(b"leaf", os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=handle)
         os.write(leaf, b"down here\n")
         os.close(leaf)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        _remove(top)
+        raise Unsupported(str(error)) from error  # one in user space may go by whole paths
     finally:
         os.close(handle)
     return f"{_PROBE!r}, {_DEEP_LEVELS * (len(_DEEP_NAME) + 1)} bytes of path"
@@ -123,5 +129,9 @@ def remove_deep(hand: Hand) -> str:
     """By a program that knows how."""
     if not os.path.isdir(hand.at(_PROBE)) or hand.is_busy(_PROBE):
         raise NotApplicable("there is none, or a process holds a file in it")
-    subprocess.run(["rm", "-rf", "--", hand.at(_PROBE)], check=True)
+    _remove(hand.at(_PROBE))
     return repr(_PROBE)
+
+
+def _remove(top: bytes) -> None:
+    subprocess.run(["rm", "-rf", "--", top], check=True)

@@ -10,7 +10,7 @@ from crabrt.testing.hostile import HostileRun
 TURNS = 12
 
 
-@pytest.fixture(params=["tmpfs", "xfs", "btrfs", "ext4", "overlay"], scope="module")
+@pytest.fixture(params=["tmpfs", "xfs", "btrfs", "ext4", "overlay", "fuse"], scope="module")
 def volume(request):
     with file_system(request.param) as path:
         yield path
