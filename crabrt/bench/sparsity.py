@@ -20,7 +20,7 @@ from crabrt.bench.recorded import CannotMake, Grounds, Recorded, find_recorded
 from crabrt.bench.report import Report
 from crabrt.bench.sparsity_summary import Summary
 from crabrt.errors import UsageError
-from crabrt.testing.filesystems import KINDS
+from crabrt.testing.filesystems import LOCAL_KINDS
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class SparsityOptions:
     turns: int = 19_500
     run_turns: int = 250
     seed: int = 1
-    file_systems: tuple[str, ...] = KINDS
+    file_systems: tuple[str, ...] = LOCAL_KINDS
     observers: tuple[str, ...] = ("scan", "fanotify")
     traces: tuple[Path, ...] = ()
     only: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from typing import Any
 from crabrt import bench
 from crabrt.bench.recorded import own_directory
 from crabrt.errors import UsageError
-from crabrt.testing.filesystems import KINDS
+from crabrt.testing.filesystems import LOCAL_KINDS
 
 Measure = Callable[[Callable[[str], None]], bench.Report]
 """Measures, and tells what is done now."""
@@ -175,7 +175,7 @@ def _sparsity(given: Given) -> Measure:
         scratch=given.scratch,
         turns=given.one("turns", bench.SparsityOptions.turns),
         seed=given["seed"],
-        file_systems=given["file_system"] or KINDS,
+        file_systems=given["file_system"] or LOCAL_KINDS,
         observers=given["observer"] or bench.SparsityOptions.observers,
         traces=given.traces,
         only=given["only"],

@@ -18,8 +18,11 @@ from pathlib import Path
 LOOP_KINDS = ("xfs", "btrfs", "ext4")
 """Made in an image file and mounted through a loop device."""
 
-KINDS = ("here", "tmpfs", *LOOP_KINDS, "overlay", "fuse")
-"""``here`` is the temporary directory's own file system, and what lies below ``fuse``."""
+LOCAL_KINDS = ("here", "tmpfs", *LOOP_KINDS, "overlay")
+"""Whose every change this kernel makes. ``here`` is the temporary directory's own file system."""
+
+KINDS = (*LOCAL_KINDS, "fuse")
+"""All: on FUSE, ``here`` lies below."""
 
 _IMAGE_BYTES = 320 << 20  # the smallest that every mkfs takes; sparse
 _QUIET = {"xfs": ("-q",), "btrfs": ("-q",), "ext4": ("-q",)}

@@ -89,7 +89,7 @@ _option = functools.partial(click.option, cls=BenchOption)
     "--file-system",
     type=click.Choice(KINDS),
     multiple=True,
-    help="Of hostile turns (default: all).",
+    help="Of hostile turns (default: all but fuse).",
 )
 @_option(
     "--traces",
