@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator
-from typing import Any, Self
+from typing import Any
 
 from crabrt.core.forks import unforked
 
@@ -14,51 +14,38 @@ _AT_ONCE = 32
 
 
 class Cursor(sqlite3.Cursor):
-    """See the module."""
+    """See the module.
 
-    def execute(self, *args: Any) -> Self:  # noqa: D102 - as everywhere here: sqlite3's own
-        with unforked:
-            return super().execute(*args)
+    Going through it reads some rows ahead: who stops in the middle goes on from no other method.
+    """
 
-    def executemany(self, sql: str, parameters: Iterable[Any], /) -> Self:  # noqa: D102
-        with unforked:
-            return super().executemany(sql, parameters)
-
-    def executescript(self, sql: str, /) -> Self:  # noqa: D102
-        with unforked:
-            super().executescript(sql)
-            return self
-
-    def fetchone(self) -> Any:  # noqa: D102
-        with unforked:
-            return super().fetchone()
-
-    def fetchall(self) -> list[Any]:  # noqa: D102
-        with unforked:
-            return super().fetchall()
+    execute = unforked.gated(sqlite3.Cursor.execute)
+    executemany = unforked.gated(sqlite3.Cursor.executemany)
+    executescript = unforked.gated(sqlite3.Cursor.executescript)
+    fetchone = unforked.gated(sqlite3.Cursor.fetchone)
+    fetchmany = unforked.gated(sqlite3.Cursor.fetchmany)
+    fetchall = unforked.gated(sqlite3.Cursor.fetchall)
+    close = unforked.gated(sqlite3.Cursor.close)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        while rows := self._some():
+        while rows := self.fetchmany(_AT_ONCE):
             yield from rows
-
-    def _some(self) -> list[Any]:
-        with unforked:
-            return super().fetchmany(_AT_ONCE)
 
     def __del__(self) -> None:
         """One with rows left ends its statement."""
-        with contextlib.suppress(sqlite3.ProgrammingError), unforked:  # the connection is closed
+        with contextlib.suppress(sqlite3.ProgrammingError):  # the connection is closed
             self.close()
 
 
 class Connection(sqlite3.Connection):
     """See the module. Every statement has to go through it or a cursor of its."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        with unforked:
-            super().__init__(*args, **options)
+    __init__ = unforked.gated(sqlite3.Connection.__init__)
+    commit = unforked.gated(sqlite3.Connection.commit)
+    rollback = unforked.gated(sqlite3.Connection.rollback)
+    close = unforked.gated(sqlite3.Connection.close)
 
-    def cursor(self, factory: Any = Cursor) -> Any:  # noqa: D102
+    def cursor(self, factory: Any = Cursor) -> Any:  # noqa: D102 - as everywhere here: sqlite3's own
         return super().cursor(factory)
 
     def execute(self, *args: Any) -> Any:  # noqa: D102
@@ -69,10 +56,6 @@ class Connection(sqlite3.Connection):
 
     def executescript(self, sql: str, /) -> Any:  # noqa: D102
         return self.cursor().executescript(sql)
-
-    def close(self) -> None:  # noqa: D102
-        with unforked:
-            super().close()
 
 
 def connect(path: Any, *, timeout_s: float = 5.0) -> Connection:
@@ -85,4 +68,7 @@ def connect(path: Any, *, timeout_s: float = 5.0) -> Connection:
     Raises:
         sqlite3.DatabaseError: it cannot be opened.
     """
-    return Connection(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
+    made: Connection = Connection(
+        path, timeout=timeout_s, isolation_level=None, check_same_thread=False
+    )
+    return made

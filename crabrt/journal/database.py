@@ -19,6 +19,7 @@ from typing import TypeVar
 import xxhash
 
 from crabrt.core.databases import connect
+from crabrt.core.forks import unforked
 from crabrt.errors import StoreBusy
 from crabrt.journal.layout import FILE_MODE
 
@@ -168,6 +169,7 @@ def _in_memory() -> sqlite3.Connection:
     return connection
 
 
+@unforked.gated
 def _prepare(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == SCHEMA_VERSION:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from crabrt.core.failpoints import declare
+from crabrt.core.forks import unforked
 from crabrt.core.ids import RunId
 from crabrt.core.targets import TurnRef
 from crabrt.errors import CrabError, NotFound
@@ -112,6 +113,7 @@ class RunIndex:
         except OSError as error:
             raise unavailable(error, "list the runs", self.home / "runs") from error
 
+    @unforked.gated  # SQLite would take a forked child for the one who holds the lock
     def _update(self, connection: sqlite3.Connection, run: str, directory: Path) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crabrt.core.config import Config
 from crabrt.inspector.network import probe_network
-from crabrt.inspector.observers import WATCH_FROM_MS
+from crabrt.inspector.observers import WATCH_FROM_S
 from crabrt.inspector.watch import Facts, Reason
 from crabrt.operations.fact import Fact, Standing
 
@@ -16,7 +16,7 @@ def observer_fact(config: Config, watching: Facts) -> Fact:
             seen = "scan, as observer=scan asks"
             meaning = "what changed is found by a scan: exact, slower on large trees"
         case "auto" if watching.usable:
-            seen = f"auto: scan; fanotify as soon as a scan takes over {WATCH_FROM_MS:g} ms"
+            seen = f"auto: scan; fanotify as soon as a scan takes over {1e3 * WATCH_FROM_S:g} ms"
             meaning = "the cheaper one of two that are both exact"
         case "auto":
             seen = f"auto: scan, as nothing can be watched here ({watching.why})"

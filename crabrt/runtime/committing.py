@@ -16,6 +16,7 @@ turn may stand before the `checkpoint` of an earlier one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -111,7 +112,12 @@ class Committer:
 
         If not, it is known to be lost: it is put again, and what was captured beside it fails.
         """
-        return self._threads.submit(self._sync_ahead)
+        try:
+            return self._threads.submit(self._sync_ahead)
+        except RuntimeError:  # the interpreter ends, and begins nothing any more
+            future: Future[bool] = Future()
+            future.set_result(self._sync_ahead())
+            return future
 
     def _sync_ahead(self) -> bool:
         try:
@@ -126,9 +132,8 @@ class Committer:
         if not self.idle:
             try:
                 self._threads.submit(lambda: None).result()
-            except RuntimeError:  # the interpreter ends: `put` did it itself, or it goes on
-                with self._running:
-                    pass
+            except RuntimeError:  # the interpreter ends: what nobody begins any more is done here
+                self._run()
 
     @property
     def idle(self) -> bool:
@@ -151,11 +156,13 @@ class Committer:
             try:
                 self._commit(captives)
             finally:
-                for one in captives:
-                    one.release()
                 with self._lock:
                     self._unfinished -= len(captives)
                 for one in captives:
+                    with contextlib.suppress(Exception):  # the disk is gone: gc keeps too much
+                        one.release()
+                    if not one.job.durable.done() and one.job.error is None:
+                        one.job.fail_durable(StoreUnavailable("it was not made durable"))
                     one.job.release()
         self._committed()
 

@@ -148,7 +148,7 @@ class Engine:
         self._claim = claim
         self._waiting = 0
         self._waiting_lock = threading.Lock()
-        self._here = threading.RLock()
+        self._late: threading.Thread | None = None
         self._pid = os.getpid()
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="crabrt-engine")
         self._users = 1
@@ -199,17 +199,26 @@ class Engine:
         try:
             return self._threads.submit(self._begin, work)
         except RuntimeError:
-            return self._run_here(work)
+            return self._run_late(work)
 
-    def _run_here(self, work: Callable[[], T]) -> Future[T]:
-        """The main thread has ended, and no executor takes work: who asks does it."""
-        self._threads.shutdown(wait=True)
+    def _run_late(self, work: Callable[[], T]) -> Future[T]:
+        """The main thread has ended, and no executor takes work: a thread for each, in order."""
         future: Future[T] = Future()
-        with self._here:
+
+        def run(before: threading.Thread | None) -> None:
+            if before is None:
+                self._threads.shutdown(wait=True)
+            else:
+                before.join()
             try:
                 future.set_result(self._begin(work))
             except BaseException as error:  # noqa: BLE001  as an executor does
                 future.set_exception(error)
+
+        with self._waiting_lock:
+            late = threading.Thread(target=run, args=(self._late,), name="crabrt-engine-late")
+            late.start()
+            self._late = late
         return future
 
     def _begin(self, work: Callable[[], T]) -> T:
@@ -282,6 +291,8 @@ class Engine:
         self.lingering.break_off()
         try:
             self._threads.shutdown(wait=True)
+            if self._late is not None:
+                self._late.join()
             self.committer.close()
             self._keep_up()
         finally:

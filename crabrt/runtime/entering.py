@@ -10,7 +10,7 @@ from typing import Any
 
 from crabrt.core.config import RESUME_VARIABLE, Config
 from crabrt.core.entries import CallId, Ended, Started
-from crabrt.core.forks import unforked
+from crabrt.core.forks import fork_safe
 from crabrt.core.ids import RunId, derived_run_id
 from crabrt.core.targets import Target, parse_target
 from crabrt.errors import NotResumable, UsageError
@@ -26,7 +26,7 @@ from crabrt.runtime.session import Session
 from crabrt.store import Store
 
 _claimed: set[str] = set()
-_lock = threading.Lock()
+_lock = fork_safe(threading.Lock())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ def enter(setup: Setup, target: Target | None, wanted: str | None) -> Entry:
 
 def _wanted(setup: Setup, wanted: str) -> Target | None:
     """The target of ``CRAB_RESUME``, if this is the call it means; a target is taken once."""
-    with unforked, _lock:
+    with _lock:
         if wanted in _claimed:
             return None
         target = parse_target(wanted)

@@ -16,7 +16,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from crabrt.core.config import RUN_VARIABLE
-from crabrt.core.forks import unforked
+from crabrt.core.forks import fork_safe
 from crabrt.errors import NoCurrentRun
 from crabrt.runtime.orphans import carried
 from crabrt.runtime.scopes import FRAME, Frame
@@ -24,7 +24,7 @@ from crabrt.runtime.scopes import FRAME, Frame
 if TYPE_CHECKING:
     from crabrt.runtime.session import Session
 
-_lock = threading.Lock()
+_lock = fork_safe(threading.Lock())
 _live: dict[str, Session] = {}
 _agents: dict[str, Any] = {}
 _pid = os.getpid()
@@ -34,7 +34,7 @@ _inherited = ""
 def add(session: Session) -> None:
     """`session` lives from now on; what it starts carries its id."""
     global _pid, _inherited  # noqa: PLW0603  which process the table belongs to
-    with unforked, _lock:
+    with _lock:
         if _pid != os.getpid():
             _live.clear()
             _pid = os.getpid()
@@ -46,7 +46,7 @@ def add(session: Session) -> None:
 
 def remove(session: Session) -> None:
     """`session` is over."""
-    with unforked, _lock:
+    with _lock:
         if _live.pop(session.id, None) is not None:
             _name_runs()
 
@@ -70,7 +70,7 @@ def beside(session: Session) -> list[str]:
 
     A run that called it waits for it, and what it called did its work: those are no strangers.
     """
-    with unforked, _lock:
+    with _lock:
         others = [other for other in _live.values() if other.engine is session.engine]
     lines = {id(one) for one in _line(session)}
     return sorted(

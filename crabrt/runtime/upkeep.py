@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import warnings
 
-from crabrt.core.forks import unforked
+from crabrt.core.forks import fork_safe
 from crabrt.errors import Busy, CrabError
 from crabrt.operations.retention import enforce_cap
 from crabrt.runtime.engine import Engine
@@ -17,7 +17,7 @@ from crabrt.store import Store
 
 PERIOD_S = 60.0
 
-_lock = threading.Lock()
+_lock = fork_safe(threading.Lock())
 _thread: threading.Thread | None = None
 _engines: list[Engine] = []
 
@@ -25,7 +25,7 @@ _engines: list[Engine] = []
 def begin(engine: Engine) -> None:
     """Watch the size of the store of `engine` while it lives."""
     global _thread  # noqa: PLW0603  one watcher a process
-    with unforked, _lock:
+    with _lock:
         _engines.append(engine)
         if _thread is None or not _thread.is_alive():
             _thread = threading.Thread(target=_watch, name="crabrt-upkeep", daemon=True)
@@ -35,7 +35,7 @@ def begin(engine: Engine) -> None:
 def _next() -> Engine | None:
     """The oldest engine that lives; None, and the end of this thread, where there is none."""
     global _thread  # noqa: PLW0603  one watcher a process
-    with unforked, _lock:
+    with _lock:
         _engines[:] = [one for one in _engines if not (one.closed.is_set() or one.is_inherited)]
         if not _engines:
             _thread = None

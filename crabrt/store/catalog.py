@@ -29,6 +29,7 @@ from tenacity import (
 )
 
 from crabrt.core.databases import connect
+from crabrt.core.forks import unforked
 from crabrt.core.ids import ObjectId
 from crabrt.store import frames, layout, locks, packs
 from crabrt.store.packs import Item, Location
@@ -260,14 +261,15 @@ class Catalog:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         db = self._connection
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            yield db
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
-            raise
-        db.execute("COMMIT")
+        with unforked:  # SQLite would take a forked child for the one who holds the lock
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    db.execute("ROLLBACK")
+                raise
+            db.execute("COMMIT")
 
     def _connect(self) -> sqlite3.Connection:
         """The file's connection; one to memory where there can be none."""

@@ -14,8 +14,10 @@ import os
 import threading
 from pathlib import Path
 
+from crabrt.core.forks import fork_safe
+
 _HELD: dict[tuple[int, int], HeldLock] = {}
-_HELD_GUARD = threading.Lock()
+_HELD_GUARD = fork_safe(threading.Lock())
 _CONTENT_MAX = 64
 
 

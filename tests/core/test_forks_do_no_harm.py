@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,10 @@ import pytest
 
 from crabrt.core import forks
 from crabrt.core.databases import connect
-from crabrt.core.forks import Unforked
+from crabrt.core.forks import Unforked, fork_safe
+from crabrt.core.ids import ObjectId
+from crabrt.store import frames, packs
+from crabrt.store.catalog import Catalog
 
 HUNG_S = 20
 
@@ -146,6 +151,96 @@ class TestForks:
 
         with threads(use, 3):
             assert all(in_child(use_plainly) for _ in range(400))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_who_is_interrupted_inside_has_left(error):
+    gate = Unforked()
+
+    @gate.gated
+    def interrupted() -> None:
+        raise error
+
+    for _ in range(2):
+        with pytest.raises(error):
+            interrupted()
+        with pytest.raises(error), gate:
+            interrupted()
+    assert not gate._inside
+
+
+ANOTHER_HOOK = """
+import os, sys, threading, time
+from crabrt.core.forks import unforked
+
+lock, held = threading.Lock(), threading.Event()
+os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+with unforked:
+    pass
+
+def hold():
+    with lock:
+        held.set()
+        time.sleep(0.2)
+        with unforked:  # the fork has come as far as the other hook, which waits for this thread
+            pass
+
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+pid = os.fork()
+if pid == 0:
+    with unforked, lock:
+        os._exit(0)
+thread.join()
+sys.exit(os.waitpid(pid, 0)[1])
+"""
+
+
+def test_the_hook_of_somebody_else_is_no_deadlock():
+    subprocess.run([sys.executable, "-c", ANOTHER_HOOK], check=True, timeout=60)
+
+
+def test_a_lock_that_a_thread_held_is_free_in_the_child():
+    lock, entered, leave = fork_safe(threading.Lock()), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            entered.set()
+            leave.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    entered.wait()
+    assert in_child(lambda: lock.acquire(timeout=1))
+    assert lock.locked()
+    leave.set()
+    thread.join()
+
+
+def test_a_child_writes_to_a_database_in_whose_transaction_its_parent_was(tmp_path):
+    """SQLite keeps who has locked a file in the process, and a child would inherit that."""
+    catalog = Catalog(tmp_path)
+    at = packs.Location("0" * 32, packs.HEADER_BYTES, 1, 1, frames.Codec.RAW)
+    started = threading.Event()
+
+    def items() -> Iterator[packs.Item]:
+        started.set()
+        time.sleep(0.2)
+        yield packs.Item(ObjectId(bytes(32)), at)
+
+    thread = threading.Thread(target=lambda: catalog.add(at.pack, 0, 99, items(), sealed=False))
+    thread.start()
+    started.wait()
+
+    def write() -> bool:
+        db = connect(catalog.path, timeout_s=0)
+        db.execute("CREATE TABLE t (a)")
+        return True
+
+    assert in_child(write)
+    thread.join()
+    catalog.close()
 
 
 def test_rows_read_ahead_are_all_there():

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -239,8 +240,21 @@ def test_auto_scans_while_that_is_quick(place):
         assert place.capture(observer).observer == "scan"
 
 
+def test_auto_takes_a_busy_machine_for_no_large_workspace(place, monkeypatch):
+    scan = place.tracker.scan
+
+    def in_the_way(*args, **options):
+        time.sleep(0.05)
+        return scan(*args, **options)
+
+    monkeypatch.setattr(place.tracker, "scan", in_the_way)
+    observer = AutoObserver(lambda: pytest.fail("no look took a processor's time"))
+    for _ in range(4):
+        assert place.capture(observer).observer == "scan"
+
+
 def test_auto_has_a_watch_opened_when_scans_are_slow(place, watch, monkeypatch):
-    monkeypatch.setattr("crabrt.inspector.observers.WATCH_FROM_MS", 0.0)
+    monkeypatch.setattr("crabrt.inspector.observers.WATCH_FROM_S", 0.0)
     opened = []
 
     def open_late():
@@ -258,7 +272,7 @@ def test_auto_has_a_watch_opened_when_scans_are_slow(place, watch, monkeypatch):
 
 
 def test_auto_goes_on_scanning_where_nothing_can_be_watched(place, monkeypatch):
-    monkeypatch.setattr("crabrt.inspector.observers.WATCH_FROM_MS", 0.0)
+    monkeypatch.setattr("crabrt.inspector.observers.WATCH_FROM_S", 0.0)
     asked = []
 
     def refused():

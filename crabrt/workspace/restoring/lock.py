@@ -14,11 +14,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from crabrt.core.forks import unforked
+from crabrt.core.forks import fork_safe
 from crabrt.errors import Busy, StoreUnavailable
 
 _held: set[str] = set()
-_held_guard = threading.Lock()
+_held_guard = fork_safe(threading.Lock())
 
 
 @contextlib.contextmanager
@@ -30,7 +30,7 @@ def restore_lock(state_dir: Path) -> Iterator[None]:
         StoreUnavailable: the lock file cannot be opened.
     """
     path = str(state_dir / "restore.lock")
-    with unforked, _held_guard:
+    with _held_guard:
         if path in _held:
             raise _busy(path, os.getpid())
         _held.add(path)
@@ -38,7 +38,7 @@ def restore_lock(state_dir: Path) -> Iterator[None]:
         with _locked_file(path):
             yield
     finally:
-        with unforked, _held_guard:
+        with _held_guard:
             _held.discard(path)
 
 
