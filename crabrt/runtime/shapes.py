@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
@@ -20,6 +21,9 @@ from crabrt.runtime.scopes import Frame, watch_tasks
 from crabrt.runtime.session import Session
 from crabrt.runtime.streams import Inside, arecord, areplay, aresting, record, replay, resting
 from crabrt.runtime.waits import adrive, drive, in_thread
+
+_OWN_THREADS = "crabrt-"
+"""How the names of this package's threads begin."""
 
 
 def shaped(made: Loop) -> Any:
@@ -264,6 +268,7 @@ def _steps(made: Loop, opening: Opening) -> Generator[Any, Any, Any]:
     frame = Frame(session, session.scope)
     source = made.function(*args, **kwargs)
     step = functools.partial(next, source)
+    elsewhere = False
     try:
         while True:
             session.scope.adopt()  # each step may be asked for by another thread
@@ -279,16 +284,35 @@ def _steps(made: Loop, opening: Opening) -> Generator[Any, Any, Any]:
         drive(session.end(None, None))
         value = stop.value
     except BaseException as error:
-        try:
-            with Inside(frame):
-                source.close()
-        finally:
-            drive(made.ended(session, None, error))
+        elsewhere = threading.current_thread().name.startswith(_OWN_THREADS)
+        if elsewhere:  # garbage, collected there: ending waits for them
+            ending = functools.partial(_end_early, made, session, source, error)
+            threading.Thread(target=_and_close, args=(ending, session)).start()
+        else:
+            _end_early(made, session, source, error)
         raise
     finally:
-        close(session)
+        if not elsewhere:
+            close(session)
     session.tell()
     return value
+
+
+def _end_early(
+    made: Loop, session: Session, source: Generator[Any, Any, Any], error: BaseException
+) -> None:
+    try:
+        with Inside(Frame(session, session.scope)):
+            source.close()
+    finally:
+        drive(made.ended(session, None, error))
+
+
+def _and_close(ending: Callable[[], None], session: Session) -> None:
+    try:
+        ending()
+    finally:
+        close(session)
 
 
 async def _asteps(made: Loop, opening: Opening) -> AsyncGenerator[Any, Any]:

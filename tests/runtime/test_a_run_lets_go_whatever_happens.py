@@ -91,6 +91,32 @@ def test_a_generator_agent_dropped_halfway_runs_its_finally_inside_the_run(ws: P
     assert [tool.name for turn in store.turns("dropped") for tool in turn.tools] == ["touch"]
 
 
+def test_a_generator_agent_collected_by_the_engines_own_thread_ends_all_the_same(
+    ws: Path, store
+) -> None:
+    """Garbage is collected wherever there is an allocation too many; its end waits for captures."""
+    steps: list[object] = []
+
+    @crabrt.agent(workspace=ws, name="collected")
+    def run():
+        try:
+            yield 1
+            yield 2
+        finally:
+            touch(str(ws / "cleanup"))
+
+    steps.append(run())
+    next(steps[0])  # type: ignore[call-overload]
+    (session,) = registry._live.values()
+    before = set(threading.enumerate())
+    session.engine.run_aside(steps.clear).result(30)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+    again(ws)
+    assert [tool.name for turn in store.turns("collected") for tool in turn.tools] == ["touch"]
+    assert store.run("collected").status == "failed"
+
+
 async def test_an_async_generator_agent_closed_halfway_ends_its_loop_first(ws: Path, store) -> None:
     @crabrt.agent(workspace=ws, name="adropped")
     async def run():
