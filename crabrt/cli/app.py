@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from crabrt.cli.progress import Progress
+from crabrt.cli.safe_text import safe_path
 from crabrt.cli.screen import environment_screens
 from crabrt.core.config import Config, user_config_path
 from crabrt.core.targets import LAST, Target
@@ -149,6 +150,8 @@ class App:
     def meant(self, target: Target) -> Target:
         """`target`, its ``last`` replaced: the last run of this directory's workspace, if any.
 
+        If none, it is the last one anywhere, and that is said.
+
         Raises:
             NotFound: there are no runs. See `index` for more.
         """
@@ -156,7 +159,14 @@ class App:
 
         if target.run != LAST:
             return target
-        return msgspec.structs.replace(target, run=last_run(self.index, self.cwd).run)
+        run = last_run(self.index, self.cwd)
+        if not (self.cwd + b"/").startswith(run.workspace.rstrip(b"/") + b"/") and not self.json:
+            where = safe_path(run.workspace)
+            self.err.line(
+                f"no run of this directory: the last one anywhere is {run.run}, in {where}"
+            )
+            self.err.flush()
+        return msgspec.structs.replace(target, run=run.run)
 
     def keep(self, context: contextlib.AbstractContextManager[Any]) -> None:
         """Close `context` when the command has printed what it has to say."""

@@ -156,6 +156,10 @@ def test_last_is_the_last_run_of_the_workspace_one_is_in(crab, builder, home, wo
         assert crab("log", "last", "--json", cwd=cwd).data["run"] == here.run
     assert crab("log", "--json", cwd=tmp_path / "elsewhere").data["run"] == elsewhere.run
     assert crab("log", "--json", cwd=tmp_path).data["run"] == elsewhere.run
+    said = f"no run of this directory: the last one anywhere is {elsewhere.run}, in {tmp_path}"
+    assert said in crab("log", cwd=tmp_path).err
+    for cwd in (workspace, workspace / "sub"):
+        assert crab("log", cwd=cwd).err == ""
 
 
 @pytest.mark.parametrize("verb", ["log", "show", "diff"])
