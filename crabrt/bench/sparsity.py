@@ -20,7 +20,7 @@ from crabrt.bench.recorded import CannotMake, Grounds, Recorded, find_recorded
 from crabrt.bench.report import Report
 from crabrt.bench.sparsity_summary import Summary
 from crabrt.errors import UsageError
-from crabrt.testing.filesystems import LOCAL_KINDS
+from crabrt.testing.filesystems import LOCAL_KINDS, WATCHED_KINDS
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class SparsityOptions:
         turns: generated turns, under each observer; 0: none.
         run_turns: how many of them make a run, with a seed of its own.
         seed: of the first run; the others count up.
-        file_systems: names from `filesystems.KINDS`, taken in turn.
+        file_systems: names from `filesystems.KINDS`, taken in turn; under fanotify those that it
+            cannot watch are left to the others, unless there is no other.
         observers: as in the configuration.
         traces: directories of recorded runs.
         only: parts of names of recorded runs; none: all.
@@ -52,6 +53,15 @@ class SparsityOptions:
     recorded_turns: int | None = None
     workers: int = 1
     keep: Path | None = None
+
+
+def in_turn(number: int, kinds: tuple[str, ...], observer: str) -> str:
+    """The file system of a run. Where fanotify cannot watch, it has one of the others."""
+    kind = kinds[number % len(kinds)]
+    if observer == "fanotify" and kind not in WATCHED_KINDS:
+        watched = [one for one in kinds if one in WATCHED_KINDS] or [kind]
+        kind = watched[number // len(kinds) % len(watched)]
+    return kind
 
 
 @dataclass(frozen=True)
@@ -122,7 +132,7 @@ class _Sparsity:
         runs, rest = divmod(options.turns, options.run_turns)
         lengths = [options.run_turns] * runs + ([rest] if rest else [])
         for number, turns in enumerate(lengths):
-            kind = options.file_systems[number % len(options.file_systems)]
+            kind = in_turn(number, options.file_systems, observer)
             units.append(self._generated(options.seed + number, kind, turns, observer))
         return units
 

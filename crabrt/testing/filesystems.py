@@ -21,6 +21,9 @@ LOOP_KINDS = ("xfs", "btrfs", "ext4")
 LOCAL_KINDS = ("here", "tmpfs", *LOOP_KINDS, "overlay")
 """Whose every change this kernel makes. ``here`` is the temporary directory's own file system."""
 
+WATCHED_KINDS = ("here", "tmpfs", *LOOP_KINDS)
+"""Those that fanotify can tell everything of (``here``: if it is one like the others)."""
+
 KINDS = (*LOCAL_KINDS, "fuse")
 """All: on FUSE, ``here`` lies below."""
 

@@ -4,6 +4,7 @@ import pytest
 
 from crabrt.bench import SparsityOptions, judged, measure_sparsity
 from crabrt.bench.causes import causes_of, largest, path_kind
+from crabrt.bench.sparsity import in_turn
 from crabrt.core.verdicts import Effect, Verdict
 from crabrt.journal import RunIndex
 from crabrt.runtime import checkpoints, open_run
@@ -156,3 +157,15 @@ def test_causes_are_counted_by_turn_and_by_byte(tmp_path):
     assert found.alone == {"*.py": 1, "directories alone": 1}
     assert found.size_bytes == {"*.py": 31, "*.md": 500, "directories alone": 0}
     assert list(largest(found.size_bytes, 1)) == [("*.md", 500)]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "observer", "expected"),
+    [
+        (("tmpfs", "overlay"), "scan", ["tmpfs", "overlay", "tmpfs", "overlay"]),
+        (("tmpfs", "xfs", "overlay"), "fanotify", ["tmpfs", "xfs", "tmpfs", "tmpfs", "xfs", "xfs"]),
+        (("overlay",), "fanotify", ["overlay"]),
+    ],
+)
+def test_fanotify_leaves_what_it_cannot_watch_to_other_file_systems(kinds, observer, expected):
+    assert [in_turn(number, kinds, observer) for number in range(len(expected))] == expected
