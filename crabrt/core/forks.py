@@ -14,7 +14,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, TypeVar
 
 PATIENCE_S = 1.0
@@ -28,13 +27,14 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class Unforked:
-    """A context in which no other thread forks. Reentrant, shared, and cheap: it takes no lock.
+    """Functions during which no other thread forks. Reentrant, shared, and cheap: no lock is taken.
 
     Who enters notes itself first and then looks whether somebody forks; who forks says so first and
     then looks who is inside. So one of the two sees the other.
 
     A signal's handler may raise anywhere in Python code. So what happens after a fork is done by
-    functions written in C, and `gated` leaves in a block that no handler can skip.
+    functions written in C, and `gated` leaves in a block that no handler can skip: there is no form
+    for ``with``, whose end is a call that one could.
     """
 
     def __init__(self) -> None:
@@ -63,19 +63,6 @@ class Unforked:
 
         return call  # type: ignore[return-value]
 
-    def __enter__(self) -> None:
-        me, inside = threading.get_ident(), self._inside
-        depth = inside.get(me, 0)
-        try:
-            inside[me] = depth + 1
-            if self._forking or not self._hooked:
-                self._enter_slowly(me, depth)
-        except BaseException:
-            inside.pop(me, None)
-            if depth:
-                inside[me] = depth
-            raise
-
     def _enter_slowly(self, me: int, depth: int) -> None:
         if not self._hooked:
             self._hook()
@@ -84,19 +71,6 @@ class Unforked:
             del self._inside[me]
             time.sleep(_POLL_S)
             self._inside[me] = 1
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        me, inside = threading.get_ident(), self._inside
-        depth = inside[me] - 1
-        if depth:
-            inside[me] = depth
-        else:
-            del inside[me]
 
     def _hook(self) -> None:
         """Once, and not at import, which has no effects."""

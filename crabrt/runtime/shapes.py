@@ -284,7 +284,8 @@ def _steps(made: Loop, opening: Opening) -> Generator[Any, Any, Any]:
         drive(session.end(None, None))
         value = stop.value
     except BaseException as error:
-        elsewhere = threading.current_thread().name.startswith(_OWN_THREADS)
+        here = threading.current_thread().name
+        elsewhere = isinstance(error, GeneratorExit) and here.startswith(_OWN_THREADS)
         if elsewhere:  # garbage, collected there: ending waits for them
             ending = functools.partial(_end_early, made, session, source, error)
             threading.Thread(target=_and_close, args=(ending, session)).start()

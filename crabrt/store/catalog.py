@@ -166,6 +166,7 @@ class Catalog:
             self._follow()
             return self._guarded(lambda: self._add(pack, start, end, items, sealed=sealed), None)
 
+    @unforked.gated  # SQLite would take a forked child for the one who holds the lock
     def _add(
         self, pack: str, start: int, end: int, items: Iterable[Item], *, sealed: bool
     ) -> bool | None:
@@ -201,6 +202,7 @@ class Catalog:
                 self._follow()
                 self._guarded(lambda: self._forget(names), None)
 
+    @unforked.gated
     def _forget(self, names: list[tuple[str]]) -> None:
         with self._transaction() as db:
             for name in names:
@@ -261,15 +263,14 @@ class Catalog:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         db = self._connection
-        with unforked:  # SQLite would take a forked child for the one who holds the lock
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise
+        db.execute("COMMIT")
 
     def _connect(self) -> sqlite3.Connection:
         """The file's connection; one to memory where there can be none."""

@@ -58,80 +58,60 @@ def threads(body: Callable[[], object], number: int) -> Iterator[None]:
             one.join()
 
 
+@contextmanager
+def held(hold: Callable[[Callable[[], object]], object]) -> Iterator[threading.Event]:
+    """`hold` runs in a thread, and calls what it gets in the middle; the event lets it go on."""
+    entered, leave = threading.Event(), threading.Event()
+    thread = threading.Thread(target=hold, args=(lambda: entered.set() or leave.wait(),))
+    thread.start()
+    entered.wait()
+    try:
+        yield leave
+    finally:
+        leave.set()
+        thread.join()
+
+
+def call(function: Callable[[], object]) -> object:
+    return function()
+
+
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 class TestForks:
     def test_a_fork_waits_until_nobody_is_inside_and_keeps_others_out(self):
         gate, inside = Unforked(), []
 
-        def enter() -> None:
-            with gate:
-                inside.append(1)
-                time.sleep(0.0005)
-                with gate:
-                    inside.pop()
+        enter = gate.gated(call)
 
-        with gate:  # the hook is there from here on
-            pass
-        with threads(enter, 4):
+        def enter_twice() -> None:
+            inside.append(1)
+            time.sleep(0.0005)
+            enter(inside.pop)
+
+        enter(list)  # the hook is there from here on
+        with threads(lambda: enter(enter_twice), 4):
             assert all(in_child(lambda: not inside) for _ in range(100))
 
     def test_a_child_may_enter(self):
-        gate, entered, leave = Unforked(), threading.Event(), threading.Event()
-
-        def hold() -> None:
-            with gate:
-                entered.set()
-                leave.wait()
-
-        thread = threading.Thread(target=hold)
-        thread.start()
-        entered.wait()
-        threading.Timer(0.1, leave.set).start()
-
-        def enter() -> bool:
-            with gate:
-                return in_child(enter_too)
-
-        def enter_too() -> bool:
-            with gate:
-                return True
-
-        assert in_child(enter)
-        thread.join()
+        enter = Unforked().gated(call)
+        with held(enter) as leave:
+            threading.Timer(0.1, leave.set).start()
+            assert in_child(lambda: enter(lambda: in_child(lambda: enter(lambda: True))))
 
     def test_who_stays_inside_holds_no_fork_for_ever(self, monkeypatch):
         monkeypatch.setattr(forks, "PATIENCE_S", 0.05)
-        gate, leave = Unforked(), threading.Event()
-        entered = threading.Event()
-
-        def hold() -> None:
-            with gate:
-                entered.set()
-                leave.wait()
-
-        def enter() -> bool:
-            with gate:
-                return not leave.is_set()
-
-        thread = threading.Thread(target=hold)
-        thread.start()
-        entered.wait()
-        assert in_child(enter)
-        leave.set()
-        thread.join()
+        gate = Unforked()
+        enter = gate.gated(call)
+        with held(enter) as leave:
+            assert in_child(lambda: not leave.is_set() and not gate._inside and enter(lambda: True))
 
     def test_who_forks_inside_does_not_wait_for_itself(self):
         gate = Unforked()
+        enter = gate.gated(call)
         began = time.monotonic()
-
-        def leave_and_enter() -> bool:
-            gate.__exit__(None, None, None)
-            with gate:
-                return True
-
-        with gate:
-            assert in_child(leave_and_enter)
+        assert enter(lambda: in_child(lambda: enter(lambda: len(gate._inside) == 1)))
         assert time.monotonic() - began < forks.PATIENCE_S
+        assert not gate._inside
 
     def test_a_child_can_use_sqlite_while_its_parent_does(self):
         """Without the gate some of these children hang: SQLite's allocator has one lock."""
@@ -161,11 +141,9 @@ def test_who_is_interrupted_inside_has_left(error):
     def interrupted() -> None:
         raise error
 
-    for _ in range(2):
+    for outer in (interrupted, gate.gated(interrupted)):
         with pytest.raises(error):
-            interrupted()
-        with pytest.raises(error), gate:
-            interrupted()
+            outer()
     assert not gate._inside
 
 
@@ -175,23 +153,22 @@ from crabrt.core.forks import unforked
 
 lock, held = threading.Lock(), threading.Event()
 os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
-with unforked:
-    pass
+enter = unforked.gated(lambda: True)
+enter()
 
 def hold():
     with lock:
         held.set()
         time.sleep(0.2)
-        with unforked:  # the fork has come as far as the other hook, which waits for this thread
-            pass
+        enter()  # the fork has come as far as the other hook, which waits for this thread
 
 thread = threading.Thread(target=hold)
 thread.start()
 held.wait()
 pid = os.fork()
 if pid == 0:
-    with unforked, lock:
-        os._exit(0)
+    with lock:
+        os._exit(0 if enter() else 1)
 thread.join()
 sys.exit(os.waitpid(pid, 0)[1])
 """
@@ -202,20 +179,15 @@ def test_the_hook_of_somebody_else_is_no_deadlock():
 
 
 def test_a_lock_that_a_thread_held_is_free_in_the_child():
-    lock, entered, leave = fork_safe(threading.Lock()), threading.Event(), threading.Event()
+    lock = fork_safe(threading.Lock())
 
-    def hold() -> None:
+    def hold(middle: Callable[[], object]) -> None:
         with lock:
-            entered.set()
-            leave.wait()
+            middle()
 
-    thread = threading.Thread(target=hold)
-    thread.start()
-    entered.wait()
-    assert in_child(lambda: lock.acquire(timeout=1))
-    assert lock.locked()
-    leave.set()
-    thread.join()
+    with held(hold):
+        assert in_child(lambda: lock.acquire(timeout=1))
+        assert lock.locked()
 
 
 def test_a_child_writes_to_a_database_in_whose_transaction_its_parent_was(tmp_path):

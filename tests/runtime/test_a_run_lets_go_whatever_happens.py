@@ -8,6 +8,7 @@ import itertools
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -75,8 +76,10 @@ def test_a_generator_agent_that_is_never_iterated_never_began(ws: Path, home: Pa
     again(ws)
 
 
-def test_a_generator_agent_dropped_halfway_runs_its_finally_inside_the_run(ws: Path, store) -> None:
-    @crabrt.agent(workspace=ws, name="dropped")
+def cleaning_agent(ws: Path, name: str) -> Callable[[], Iterator[int]]:
+    """An agent that is a generator, and has something to do when it is closed."""
+
+    @crabrt.agent(workspace=ws, name=name)
     def run():
         try:
             yield 1
@@ -84,7 +87,11 @@ def test_a_generator_agent_dropped_halfway_runs_its_finally_inside_the_run(ws: P
         finally:
             touch(str(ws / "cleanup"))
 
-    for _ in run():
+    return run
+
+
+def test_a_generator_agent_dropped_halfway_runs_its_finally_inside_the_run(ws: Path, store) -> None:
+    for _ in cleaning_agent(ws, "dropped")():
         break
     gc.collect()
     again(ws)
@@ -95,18 +102,8 @@ def test_a_generator_agent_collected_by_the_engines_own_thread_ends_all_the_same
     ws: Path, store
 ) -> None:
     """Garbage is collected wherever there is an allocation too many; its end waits for captures."""
-    steps: list[object] = []
-
-    @crabrt.agent(workspace=ws, name="collected")
-    def run():
-        try:
-            yield 1
-            yield 2
-        finally:
-            touch(str(ws / "cleanup"))
-
-    steps.append(run())
-    next(steps[0])  # type: ignore[call-overload]
+    steps = [cleaning_agent(ws, "collected")()]
+    next(steps[0])
     (session,) = registry._live.values()
     before = set(threading.enumerate())
     session.engine.run_aside(steps.clear).result(30)

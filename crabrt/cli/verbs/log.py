@@ -68,8 +68,7 @@ def command(
     how long turns held the loop back (half of them at most p50, 99 of 100 at most p99); and for
     each tool how often its prior is what its turns were seen to do: what it was declared to do, or
     (`auto: ...`) what its call was taken for. A turn in which other tools may have done it is
-    `unclear`. Whether a call was external is judged where the
-    network was watched.
+    `unclear`. Whether a call was external is judged where the network was watched.
     """
     row = app.index.find(run.run)
     if follow:
