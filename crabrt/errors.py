@@ -10,6 +10,7 @@
     |-- NotFound                a run, turn, path or label that is not there            (exit 4)
     |   `-- Ambiguous           several match; the candidates are listed
     |-- WouldLoseChanges        a restore would overwrite what somebody else changed    (exit 5)
+    |-- PreviewOutdated         it would no longer do what its preview listed           (exit 5)
     |-- Busy                    somebody alive holds it: wait, or stop them             (exit 6)
     |   |-- WorkspaceBusy       another live run family works in this directory
     |   |-- RunBusy             the run has a live writer
@@ -118,6 +119,13 @@ class WouldLoseChanges(CrabError):
             message, where=where, hint="look with `crab diff`, or overwrite with --force (undoable)"
         )
         self.paths = paths
+
+
+class PreviewOutdated(CrabError):
+    """A restore was to do what a preview had listed, and would do something else by now."""
+
+    kind = "preview-outdated"
+    exit_code = 5
 
 
 class Busy(CrabError):

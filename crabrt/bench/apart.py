@@ -95,6 +95,11 @@ class Worker:
         _LIVE.add(self)
         self.tell(json.dumps({"function": function, "arguments": arguments}))
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
     def tell(self, line: str) -> None:
         """Send it a line."""
         assert self._process.stdin is not None

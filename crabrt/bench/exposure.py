@@ -76,6 +76,7 @@ def replayed(arguments: dict[str, Any], link: Link) -> dict[str, Any]:
     }
     if regime == PROTECTED:
         found["cold"] = _baseline(report)
+        settle(where.workspace)
         found["warm"] = _baseline(replay(_ONE_TURN, where.workspace, options))
     return found
 
@@ -102,7 +103,7 @@ def _archiver(where: _Where) -> Callable[[], object]:
     return work
 
 
-_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW
+_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def forget_pages(top: Path) -> None:
@@ -111,9 +112,7 @@ def forget_pages(top: Path) -> None:
     for above, _, names in os.walk(top):
         for name in names:
             with contextlib.suppress(OSError):  # a link to nowhere, a fifo: nothing to forget
-                file = os.open(
-                    os.path.join(above, name), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW
-                )
+                file = os.open(os.path.join(above, name), _OPEN)
                 try:
                     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
                 finally:

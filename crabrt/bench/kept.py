@@ -5,16 +5,51 @@ JSON lines: first the benchmark and its settings, then a line for every unit of 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
+
+import crabrt
 from crabrt.errors import UsageError
 
 Unit = dict[str, Any]
 """What one unit of work found: JSON types."""
+
+
+def _code() -> str:
+    """A digest of the package's programs as they are now."""
+    package = Path(crabrt.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """Which benchmark a file is of, with which options, by which code."""
+
+    bench: str
+    settings: dict[str, Any]
+    code: str = ""
+
+    def expect(self, begun: _Head, path: Path) -> None:
+        if (begun.bench, begun.settings) != (self.bench, self.settings):
+            raise UsageError(
+                "that file is of another benchmark, or of other options",
+                where=str(path),
+                hint="name the same options as before, or another file",
+            )
+        if begun.code != self.code:
+            raise UsageError(
+                "other code than this has begun that file",
+                where=str(path),
+                hint="name another file: figures of before and after a change are not one",
+            )
 
 
 class Kept:
@@ -23,10 +58,11 @@ class Kept:
     Args:
         path: the file, made if it is not there; None: nothing is kept.
         name: the benchmark.
-        settings: what was asked of it; a file that was made with others is refused.
+        settings: what was asked of it; a file that was made with others is refused, and one that
+            other code has begun: figures of before and after a change are not one result.
 
     Raises:
-        UsageError: the file is something else, or of other settings.
+        UsageError: the file is something else, of other settings, or of other code.
     """
 
     def __init__(self, path: Path | None, name: str, settings: Mapping[str, Any]) -> None:
@@ -35,14 +71,14 @@ class Kept:
         self._file = None
         if path is None:
             return
-        head = {"bench": name, "settings": json.loads(json.dumps(dict(settings)))}
+        head = _Head(name, json.loads(json.dumps(dict(settings))), _code())
         size_bytes = self._read(path, head)
         self._file = open(path, "ab")  # noqa: SIM115 - until the benchmark ends
         self._file.truncate(size_bytes)
         if not size_bytes:
-            self._write(head)
+            self._write(msgspec.to_builtins(head))
 
-    def _read(self, path: Path, head: Mapping[str, Any]) -> int:
+    def _read(self, path: Path, head: _Head) -> int:
         """Take up what is there; how many bytes of it are whole lines."""
         if not path.exists():
             return 0
@@ -50,16 +86,12 @@ class Kept:
         whole = whole[: whole.rfind(b"\n") + 1]  # the last line may have been cut off
         lines = whole.splitlines()
         try:
-            if lines and json.loads(lines[0]) != head:
-                raise UsageError(
-                    "that file is of another benchmark, or of other options",
-                    where=str(path),
-                    hint="name the same options as before, or another file",
-                )
+            if lines:
+                head.expect(msgspec.json.decode(lines[0], type=_Head), path)
             for line in lines[1:]:
                 unit = json.loads(line)
                 self._units[unit["key"]] = unit["found"]
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, msgspec.DecodeError) as error:
             raise UsageError(
                 "that file does not say what a benchmark has done", where=str(path)
             ) from error

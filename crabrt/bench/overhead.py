@@ -4,22 +4,28 @@ Every run is replayed as it is, under crabrt, and with a full copy at every turn
 other in each round, each in a process of its own on a workspace put back before. Exposed is how
 long gates held the loop; turn 0 stands apart: cold (a new store, pages forgotten), and warm (again
 in the same store).
+
+As root each of them has a new file system: ext4 gives no inode out again for some minutes after it
+was freed, and looks at all of them whenever a file is created, so a program that comes after others
+pays for what those removed (``recently_deleted`` in fs/ext4/ialloc.c).
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from crabrt.bench.apart import apart, environment
-from crabrt.bench.exposure import FULL_COPY, PLAIN, PROTECTED, REGIMES
+from crabrt.bench.exposure import PLAIN, PROTECTED, REGIMES
 from crabrt.bench.harness import Progress, machine, observers_here, rotated
 from crabrt.bench.kept import Kept, Unit
 from crabrt.bench.recorded import CannotMake, Grounds, Recorded, find_recorded
 from crabrt.bench.report import Bar, Report, Row, Samples, Series, against, percentile
 from crabrt.errors import NotFound
+from crabrt.testing.filesystems import Missing, fresh_file_system
 
 WALL_RATIO = 1.005
 """What a run may take under crabrt, with the waits as recorded, beside the same run without it."""
@@ -30,6 +36,8 @@ PASSED_MS = 0.05
 """A gate that nothing waits at is passed in less: that is no delay."""
 
 _MIB = 1 << 20
+_FILE_SYSTEM_BYTES = 32 << 30
+"""Of the file system that each has; its image is sparse."""
 _ALL = "all runs"
 
 
@@ -45,6 +53,7 @@ class OverheadOptions:
         repetitions: rounds; None: 1 where the waits are as recorded, else 5.
         turns: only so many turns of each; None: all.
         observer: as in the configuration.
+        full_copy: whether the third regime runs, which takes a third of the time.
         keep: file that holds what is done, to go on from.
     """
 
@@ -55,7 +64,13 @@ class OverheadOptions:
     repetitions: int | None = None
     turns: int | None = None
     observer: str = "auto"
+    full_copy: bool = True
     keep: Path | None = None
+
+    @property
+    def regimes(self) -> tuple[str, ...]:
+        """What each recorded run runs under."""
+        return REGIMES if self.full_copy else (PLAIN, PROTECTED)
 
     @property
     def rounds(self) -> int:
@@ -74,17 +89,20 @@ def measure_overhead(
         NotFound: a directory has no recorded runs, or none of them can be run again here.
     """
     runs, absent = find_recorded(options.traces, options.only)
+    own = _can_mount(options.scratch)
     settings = {
         "runs": [run.name for run in runs],
         "speed": options.speed,
         "repetitions": options.rounds,
         "turns": options.turns,
         "observer": options.observer,
+        "regimes": options.regimes,
+        "file systems": "a new one each" if own else "one",
     }
     observers_here([options.observer])
     report = Report("overhead", machine(options.scratch), settings)
     report.absent.update({} if options.only else absent)
-    bench = _Overhead(options, environment(environ, options.scratch), progress)
+    bench = _Overhead(options, environment(environ, options.scratch), progress, own=own)
     with Kept(options.keep, "overhead", settings) as kept:
         found: dict[str, list[dict[str, Unit]]] = {}
         for number in range(options.rounds):
@@ -106,15 +124,22 @@ def measure_overhead(
 
 class _Overhead:
     def __init__(
-        self, options: OverheadOptions, environ: dict[str, str], progress: Progress
+        self,
+        options: OverheadOptions,
+        environ: dict[str, str],
+        progress: Progress,
+        *,
+        own: bool,
     ) -> None:
         self._options, self._environ, self._progress = options, environ, progress
-        self._grounds = Grounds(options.scratch, environ)
+        self._own = own
+        self._point = options.scratch / "overhead"
+        self._grounds = Grounds(options.scratch, environ, self._point)
 
     def round(self, run: Recorded, number: int, kept: Kept) -> dict[str, Unit]:
         """One recorded run under every regime."""
         found: dict[str, Unit] = {}
-        for regime in rotated(REGIMES, number):
+        for regime in rotated(self._options.regimes, number):
             self._progress(f"{run.name}, round {number + 1}: {regime}")
             key = f"{run.name} {number} {regime}"
             found[regime] = kept.once(key, lambda regime=regime: self._one(run, regime))  # type: ignore[misc]
@@ -122,8 +147,8 @@ class _Overhead:
 
     def _one(self, run: Recorded, regime: str) -> Unit:
         options = self._options
-        home, archive = options.scratch / "overhead-store", options.scratch / "overhead.tar"
-        with self._grounds.workspace(run) as (workspace, seen):
+        home, archive = self._point / "store", self._point / "full.tar"
+        with self._somewhere(), self._grounds.workspace(run) as (workspace, seen):
             arguments = {
                 "regime": regime,
                 "file": str(run.file),
@@ -142,13 +167,34 @@ class _Overhead:
                 shutil.rmtree(home, ignore_errors=True)
                 archive.unlink(missing_ok=True)
 
+    @contextmanager
+    def _somewhere(self) -> Iterator[None]:
+        """Where nothing was before, as far as that can be had."""
+        if self._own:
+            with _new_file_system(self._options.scratch, self._point):
+                yield
+        else:
+            self._point.mkdir(exist_ok=True)
+            yield
+
+
+def _new_file_system(scratch: Path, point: Path) -> AbstractContextManager[Path]:
+    return fresh_file_system("ext4", scratch / "overhead.img", point, _FILE_SYSTEM_BYTES)
+
+
+def _can_mount(scratch: Path) -> bool:
+    try:
+        with _new_file_system(scratch, scratch / "tried"):
+            return True
+    except Missing:
+        return False
+
 
 def _rows(report: Report, name: str, rounds: Sequence[Mapping[str, Unit]]) -> None:
     """What one recorded run took."""
     took, cpu, peak, zero = Samples(), Samples(), Samples(), Samples()
     for one in rounds:
-        for regime in REGIMES:
-            unit = one[regime]
+        for regime, unit in one.items():
             took.add(regime, {"wall": unit["wall_ms"]})
             cpu.add(regime, {"CPU": unit["cpu_s"] * 1e3})
             peak.add(regime, {"memory": unit["peak_bytes"] / _MIB})
@@ -166,7 +212,7 @@ def _rows(report: Report, name: str, rounds: Sequence[Mapping[str, Unit]]) -> No
     report.add(name, zero)
     report.add(name, cpu)
     report.add(name, peak, "MiB")
-    for regime in (PROTECTED, FULL_COPY):
+    for regime in _beside_plain(rounds):
         _ratio_row(report, name, regime, rounds)
 
 
@@ -185,6 +231,10 @@ def _ratio_row(
     report.rows.append(Row(name, "wall ratio to plain", regime, "x", series))
 
 
+def _beside_plain(rounds: Sequence[Mapping[str, object]]) -> list[str]:
+    return [regime for regime in REGIMES if regime != PLAIN and regime in rounds[0]]
+
+
 def _ratio(rounds: Sequence[Mapping[str, Unit]], regime: str) -> list[float]:
     return [one[regime]["wall_ms"] / one[PLAIN]["wall_ms"] for one in rounds]
 
@@ -196,11 +246,11 @@ def _bars(report: Report, speed: float, runs: Sequence[Sequence[Mapping[str, Uni
     rounds = [
         {
             regime: {"wall_ms": sum(run[number][regime]["wall_ms"] for run in runs)}
-            for regime in REGIMES
+            for regime in runs[0][number]
         }
         for number in range(len(runs[0]))
     ]
-    for regime in (PROTECTED, FULL_COPY):
+    for regime in _beside_plain(rounds):
         _ratio_row(report, _ALL, regime, rounds)
     everything = [one for run in runs for one in run]
     _exposed_rows(report, _ALL, everything)

@@ -35,9 +35,11 @@ class Peer(ABC):
 
     Attributes:
         name: what it is called in tables.
+        warned: exit codes that say: done, but files changed or went while they were read.
     """
 
     name: ClassVar[str]
+    warned: ClassVar[frozenset[int]] = frozenset()
 
     def __init__(self, tree: Path, scratch: Path, environ: Mapping[str, str]) -> None:
         self.tree = tree
@@ -83,7 +85,7 @@ class Peer(ABC):
             capture_output=True,
             check=False,
         )
-        if done.returncode:
+        if done.returncode and done.returncode not in self.warned:
             tail = done.stderr.decode(errors="replace").strip()[-300:]
             raise PeerFailed(f"{self.name} ended with {done.returncode}: {tail}")
         return done.stdout.decode(errors="replace")
@@ -143,6 +145,7 @@ class Restic(Peer):
     """restic with a local repository."""
 
     name = "restic"
+    warned = frozenset({3})
 
     def prepare(self) -> None:
         """Make a repository."""
@@ -172,6 +175,7 @@ class Borg(Peer):
     """borg with a local repository, not encrypted."""
 
     name = "borg"
+    warned = frozenset({1})
 
     def prepare(self) -> None:
         """Make a repository."""

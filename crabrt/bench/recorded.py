@@ -131,10 +131,14 @@ class Grounds:
     Args:
         directory: an existing one; what is in it already is used again.
         environ: what the scripts see of the outside.
+        live: where the runs find them; None: in `directory`. It may be empty each time.
     """
 
-    def __init__(self, directory: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, directory: Path, environ: Mapping[str, str], live: Path | None = None
+    ) -> None:
         self._directory = directory
+        self._live = directory if live is None else live
         self._environ = dict(environ)
         self._locks: dict[str, threading.Lock] = {}
         self._failures: dict[str, CannotMake] = {}
@@ -147,8 +151,10 @@ class Grounds:
             CannotMake: its script failed.
         """
         with self._locks.setdefault(run.ground, threading.Lock()):
-            ground = self._directory / run.ground
-            pristine, live = ground / "pristine", ground / "live"
+            pristine = self._directory / run.ground / "pristine"
+            live = self._live / run.ground / "live"
+            for path in (pristine, live):
+                path.parent.mkdir(parents=True, exist_ok=True)
             if not pristine.exists():
                 self._make(run, live, pristine)
             shutil.rmtree(live, ignore_errors=True)

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from crabrt.errors import UsageError
+
 OURS = "crabrt"
 FLOOR = "floor"
 """Who did it, where it was plain calls that do only what cannot be avoided."""
@@ -117,6 +119,32 @@ class Report:
     def count(self, scenario: str, what: str, who: str, value: float, unit: str) -> None:
         """A row of one value."""
         self.rows.append(Row(scenario, what, who, unit, Series((value,))))
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Report:
+        """The report that `data` gave.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        try:
+            report = cls(data["name"], data["machine"], data["settings"], command=data["command"])
+            for row in data["rows"]:
+                series = Series(tuple(map(float, row["values"])))
+                report.rows.append(
+                    Row(row["scenario"], row["what"], row["who"], row["unit"], series)
+                )
+            for bar in data["bars"]:
+                ratio = Series(tuple(map(float, bar["ratio"]["values"])))
+                report.bars.append(Bar(bar["scenario"], bar["what"], bar["goal"], ratio))
+            report.absent, report.notes = dict(data["absent"]), list(data["notes"])
+            report.wrong = list(data["wrong"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                "that is no report of a benchmark",
+                hint="crab bench NAME --json > FILE makes one",
+            ) from error
+        return report
 
     def data(self) -> dict[str, Any]:
         """For machines: JSON types only."""

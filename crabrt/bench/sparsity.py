@@ -43,7 +43,7 @@ class SparsityOptions:
     """
 
     scratch: Path
-    turns: int = 19_500
+    turns: int = 20_000
     run_turns: int = 250
     seed: int = 1
     file_systems: tuple[str, ...] = LOCAL_KINDS

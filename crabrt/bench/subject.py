@@ -71,7 +71,7 @@ class Subject:
         self.writer = self.store.writer()
         self.workspace = Workspace.open(tree, home)
         self.tracker = Tracker(self.workspace, huge_files=_NO_LIMIT, huge_bytes=_NO_LIMIT)
-        self._observer = choose(observer, self.workspace.path, home, mark=_MARK)
+        self._observer = choose(observer, self.workspace.path, home / "observers", mark=_MARK)
         directory = run_dir(home, new_run_id("bench"))
         self._lease = Lease.acquire(directory)
         self._journal = Journal.open(directory, self._lease, create=True)

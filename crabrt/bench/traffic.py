@@ -1,38 +1,31 @@
 """``crab bench traffic``: how many bytes a turn costs, beside what has to be stored at least.
 
-The turns are those of `turns`, and every peer keeps every one of them. Needed is zstd -3 of each
-file whose bytes changed (whole, though a part may do), and 4 KiB for each directory in which an
-entry changed. Journal bytes stand apart: a run writes them whether files changed or not.
+Generated turns are those of `turns`; recorded runs are replayed without waits on the workspaces
+they began on. Every peer keeps every turn (`keeping`).
 """
 
 from __future__ import annotations
 
-import os
+import math
 import shutil
-import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-
-import zstandard
+from typing import Any
 
 from crabrt.bench import trees
+from crabrt.bench.apart import Link, apart, environment
 from crabrt.bench.harness import Progress, machine
-from crabrt.bench.peers import Git, Peer, present
+from crabrt.bench.keeping import Keepers, Stored
+from crabrt.bench.kept import Kept, Unit
+from crabrt.bench.peers import present
+from crabrt.bench.recorded import CannotMake, Grounds, Recorded, find_recorded
 from crabrt.bench.report import OURS, Bar, Report, Samples, Series
-from crabrt.bench.subject import Subject
 from crabrt.bench.turns import Turns
+from crabrt.traces import ReplayOptions, read_trace, replay
 
-DIRECTORY_BYTES = 4096
-"""What a turn may store for each directory in which an entry changed."""
-
-ALLOWED = 1.25
-"""How often zstd -3 of the files whose bytes changed it may store for them."""
-
-_LEVEL = 3
-
-Bytes = dict[str, bytes | None]
-"""By path: the bytes of a regular file, None for anything else; directories end in a slash."""
+_GOAL = "1.25 times zstd -3 of changed files and 4 KiB a changed directory"
 
 
 @dataclass(frozen=True)
@@ -41,10 +34,14 @@ class TrafficOptions:
 
     Attributes:
         scratch: an existing directory to work in.
-        entries: size of the tree.
-        turns: how many.
+        entries: size of the tree of generated turns.
+        turns: how many of them; 0: none.
         seed: of the turns.
         peers: names from `peers.PEERS`; copies are counted without being made.
+        traces: directories of recorded runs.
+        only: parts of names of them; none: all.
+        run_turns: only so many turns of each; None: all.
+        keep: file that holds what is done, to go on from.
     """
 
     scratch: Path
@@ -52,6 +49,10 @@ class TrafficOptions:
     turns: int = 42
     seed: int = 1
     peers: tuple[str, ...] = ("git", "restic", "borg")
+    traces: tuple[Path, ...] = ()
+    only: tuple[str, ...] = ()
+    run_turns: int | None = None
+    keep: Path | None = None
 
 
 def measure_traffic(
@@ -65,130 +66,141 @@ def measure_traffic(
         progress: told what is done now.
 
     Raises:
-        PeerFailed: a peer's command gave an error.
+        PeerFailed, WorkFailed: a peer's command gave an error.
+        NotFound: a directory has no recorded runs.
+        UsageError: `keep` is of other options.
         CrabError, OSError, subprocess.CalledProcessError: something else did.
     """
-    settings = {"entries": options.entries, "turns": options.turns, "seed": options.seed}
+    runs, absent = find_recorded(options.traces, options.only)
+    settings = {
+        "entries": options.entries,
+        "turns": options.turns,
+        "seed": options.seed,
+        "runs": [run.name for run in runs],
+        "run_turns": options.run_turns,
+    }
     report = Report("traffic", machine(options.scratch), settings)
     keepers_can = [name for name in options.peers if name not in ("cp", "reflink")]
     classes, report.absent = present(keepers_can, options.scratch, environ)
-    ground = options.scratch / "traffic"
-    progress("making a tree")
-    tree = trees.make_tree(ground / "work", options.entries)
-    turns = Turns(tree, trees.seeded(options.seed), environ)
-    turns.prepare()
-    keepers = [cls(tree.path, ground / cls.name, environ) for cls in classes]
-    by_kind: dict[str, Samples] = {}
-    with Subject(tree.path, ground / "store") as subject:
-        subject.checkpoint()
-        for keeper in keepers:
-            keeper.prepare()
-            _keep(keeper)
-        before = _read_all(tree.path)
-        for number in range(options.turns):
-            kind = turns.play(number)
-            progress(f"turn {number + 1}: {kind}")
-            after = _read_all(tree.path)
-            samples = by_kind.setdefault(kind, Samples())
-            _count_ours(samples, subject, before, after)
-            samples.add("full copy", {"stored": sum(len(data or b"") for data in after.values())})
-            samples.add("tar.zst", {"stored": _tar_zst_bytes(tree.path)})
-            for keeper in keepers:
-                samples.add(keeper.name, {"stored": _kept_bytes(keeper)})
-            before = after
-    shutil.rmtree(ground)
-    _summarise(report, by_kind)
+    report.absent.update({} if options.only else absent)
+    bench = _Traffic(options, environ, [peer.name for peer in classes], progress)
+    with Kept(options.keep, "traffic", settings | {"peers": bench.peers}) as kept:
+        generated = kept.once("generated", bench.generated) if options.turns else {}
+        by_run: dict[str, list[Stored]] = {}
+        for run in runs:
+            progress(f"{run.name}: replayed")
+            try:
+                by_run[run.name] = kept.once(run.name, partial(bench.replayed, run))["turns"]
+            except CannotMake as error:
+                report.absent[run.name] = error.message
+    _summarise(report, "all turns", generated)
+    _summarise(report, "all recorded turns", by_run)
     return report
 
 
-def _count_ours(samples: Samples, subject: Subject, before: Bytes, after: Bytes) -> None:
-    made = subject.checkpoint()
-    content, directories = needed_bytes(before, after)
-    samples.add(OURS, {"stored": made.stored_bytes, "journal": made.journal_bytes})
-    samples.add("needed", {"zstd of changed files": content, "changed directories": directories})
-    samples.add("allowed", {"stored": ALLOWED * content + DIRECTORY_BYTES * directories})
+class _Traffic:
+    """The units of one measurement."""
+
+    def __init__(
+        self,
+        options: TrafficOptions,
+        environ: Mapping[str, str],
+        peers: list[str],
+        progress: Progress,
+    ) -> None:
+        self.peers = peers
+        self._options, self._progress = options, progress
+        self._environ = environment(environ, options.scratch)
+        self._grounds = Grounds(options.scratch, self._environ)
+
+    def generated(self) -> Unit:
+        """What each turn stored, by kind of turn."""
+        options, found = self._options, dict[str, list[Stored]]()
+        ground = options.scratch / "traffic"
+        self._progress("making a tree")
+        tree = trees.make_tree(ground / "work", options.entries)
+        turns = Turns(tree, trees.seeded(options.seed), self._environ)
+        turns.prepare()
+        with Keepers(tree.path, ground, self.peers, self._environ) as keepers:
+            for number in range(options.turns):
+                kind = turns.play(number)
+                self._progress(f"turn {number + 1}: {kind}")
+                found.setdefault(kind, []).append(keepers.turn())
+        shutil.rmtree(ground)
+        return found
+
+    def replayed(self, run: Recorded) -> Unit:
+        """What each turn of a recorded run stored.
+
+        Raises:
+            CannotMake: its workspace cannot be made here.
+            WorkFailed: it could not be run, or a peer failed.
+        """
+        ground = self._options.scratch / "kept"
+        try:
+            with self._grounds.workspace(run) as (workspace, seen):
+                arguments = {
+                    "file": str(run.file),
+                    "trajectory": run.trajectory,
+                    "workspace": str(workspace),
+                    "environ": seen,
+                    "turns": self._options.run_turns,
+                    "ground": str(ground),
+                    "peers": self.peers,
+                    "peer_environ": self._environ,
+                }
+                return apart("crabrt.bench.traffic:recorded", arguments, self._environ).result
+        finally:
+            shutil.rmtree(ground, ignore_errors=True)
 
 
-def needed_bytes(before: Bytes, after: Bytes) -> tuple[int, int]:
-    """Of files whose bytes changed: their zstd -3; and in how many directories an entry did."""
-    changed = {name for name in after if name not in before or before[name] != after[name]}
-    gone = before.keys() - after.keys()
-    compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    content = sum(len(compressor.compress(data)) for name in changed if (data := after[name]))
-    directories = {os.path.dirname(name.rstrip("/")) for name in changed | gone}
-    return content, len(directories)
+def recorded(arguments: dict[str, Any], link: Link) -> dict[str, Any]:
+    """A recorded run, again, its workspace kept at the end of every turn. A `Work`.
+
+    Args:
+        arguments: ``file``, ``trajectory``, ``workspace``, ``environ`` of its commands, ``turns``
+            (None: all), ``ground`` of the stores, ``peers``, ``peer_environ``.
+        link: not needed.
+    """
+    del link
+    trace = read_trace(Path(arguments["file"]), trajectory=arguments["trajectory"])
+    workspace, ground = Path(arguments["workspace"]), Path(arguments["ground"])
+    ground.mkdir()
+    found: list[Stored] = []
+    with Keepers(workspace, ground, arguments["peers"], arguments["peer_environ"]) as keepers:
+        options = ReplayOptions(
+            environ=arguments["environ"],
+            speed=math.inf,
+            protected=False,
+            turns=arguments["turns"],
+            between=lambda: found.append(keepers.turn()),
+        )
+        replay(trace, workspace, options)
+    return {"turns": found}
 
 
-def _read_all(path: Path) -> Bytes:
-    found: Bytes = {}
-    for above, directories, names in os.walk(path):
-        inside = os.path.relpath(above, path)
-        for name in directories:
-            found[os.path.normpath(os.path.join(inside, name)) + "/"] = None
-        for name in names:
-            full = Path(above, name)
-            data = full.read_bytes() if full.is_file() and not full.is_symlink() else None
-            found[os.path.normpath(os.path.join(inside, name))] = data
-    return found
-
-
-class _Counter:
-    """A file to write to that only counts."""
-
-    def __init__(self) -> None:
-        self.size_bytes = 0
-
-    def write(self, data: bytes) -> int:
-        """Count."""
-        self.size_bytes += len(data)
-        return len(data)
-
-
-def _tar_zst_bytes(path: Path) -> int:
-    """What a compressed archive of everything takes."""
-    counter = _Counter()
-    compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    with (
-        compressor.stream_writer(counter, closefd=False) as stream,  # type: ignore[arg-type]
-        tarfile.open(fileobj=stream, mode="w|") as archive,
-    ):
-        archive.add(path, arcname=".")
-    return counter.size_bytes
-
-
-def _kept_bytes(keeper: Peer) -> int:
-    had = keeper.stored_bytes()
-    _keep(keeper)
-    return keeper.stored_bytes() - had
-
-
-def _keep(keeper: Peer) -> None:
-    """What would be done at every turn."""
-    if isinstance(keeper, Git):
-        keeper.commit()
-    else:
-        keeper.snapshot()
-
-
-def _summarise(report: Report, by_kind: dict[str, Samples]) -> None:
-    """Rows by kind of turn, then over all turns; the bars are over all."""
+def _summarise(report: Report, everything: str, found: Mapping[str, list[Stored]]) -> None:
+    """Rows by kind of turn, or by run, then over all; and the bars."""
+    if not found:
+        return
     total = Samples()
-    for kind, samples in by_kind.items():
-        report.add(kind, samples, "bytes")
-        for (who, what), values in samples.items():
-            for value in values:
-                total.add(who, {what: value})
-    report.add("all turns", total, "bytes")
-    ours, allowed = total.get(OURS, "stored"), total.get("allowed", "stored")
-    goal = "1.25 times zstd -3 of changed files and 4 KiB a changed directory"
-    report.bars.append(Bar("all turns", "stored", goal, _in_all(ours, allowed)))
-    for kind, samples in by_kind.items():
-        ratio = _in_all(samples.get(OURS, "stored"), samples.get("allowed", "stored"))
-        report.bars.append(Bar(kind, "stored", goal, ratio))
+    ours_in: list[tuple[str, Samples]] = []
+    for scenario, turns in found.items():
+        samples = Samples()
+        for turn in turns:
+            for who, figures in turn.items():
+                samples.add(who, figures)
+                total.add(who, figures)
+        report.add(scenario, samples, "bytes")
+        ours_in.append((scenario, samples))
+    report.add(everything, total, "bytes")
+    for scenario, samples in ((everything, total), *ours_in):
+        ours, allowed = samples.get(OURS, "stored"), samples.get("allowed", "stored")
+        report.bars.append(Bar(scenario, "stored", _GOAL, _in_all(ours, allowed)))
     for (who, what), values in total.items():
         if what == "stored" and who not in (OURS, "allowed"):
-            ratio = _in_all(ours, values)
-            report.bars.append(Bar("all turns", "stored", f"less than {who}", ratio))
+            ratio = _in_all(total.get(OURS, "stored"), values)
+            report.bars.append(Bar(everything, "stored", f"less than {who}", ratio))
 
 
 def _in_all(cost: list[float], allowed: list[float]) -> Series:

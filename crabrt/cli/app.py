@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from crabrt.cli.progress import Progress
-from crabrt.cli.safe_text import safe_path
+from crabrt.cli.progress import Progress, Teller
 from crabrt.cli.screen import environment_screens
 from crabrt.core.config import Config, user_config_path
 from crabrt.core.targets import LAST, Target
 from crabrt.errors import NotFound, UsageError
 from crabrt.operations.settings_files import read_settings
+from crabrt.timeline.safe_text import safe_path, shell_word
 
 if TYPE_CHECKING:
     from crabrt.journal import RunIndex
@@ -40,7 +40,15 @@ class App:
         out, err: standard output and standard error.
     """
 
-    def __init__(self, command: str, *, json: bool = False, home: str | None = None) -> None:
+    def __init__(
+        self,
+        command: str,
+        *,
+        json: bool = False,
+        home: str | None = None,
+        progress_fd: int | None = None,
+    ) -> None:
+        self._teller = None if progress_fd is None else Teller(progress_fd)
         self.command = command
         self.json = json
         self.out, self.err = environment_screens()
@@ -168,6 +176,31 @@ class App:
             self.err.flush()
         return msgspec.structs.replace(target, run=run.run)
 
+    @property
+    def has_other_home(self) -> bool:
+        """Whether the command line names the store, and not the user's surroundings."""
+        return self._home_given is not None
+
+    def typed(self, *words: str) -> str:
+        """A command line of ``crab`` that means this store where it is pasted."""
+        verb, *rest = words
+        home = () if self._home_given is None else ("--home", self._home_given)
+        return " ".join(map(shell_word, ("crab", verb, *home, *rest)))
+
+    def undo_of(self, workspace: bytes) -> str:
+        """The command that undoes the last restore of `workspace`, for people who stand here.
+
+        It names the workspace where it would mean another one without that.
+        """
+        from crabrt.operations.standing import workspace_above  # noqa: PLC0415 - as for the store
+
+        here = workspace_above(self.index, self.place(os.curdir)) == workspace
+        return self.typed("undo") if here else self.undo_anywhere(workspace)
+
+    def undo_anywhere(self, workspace: bytes) -> str:
+        """The same for programs, wherever they stand: it always names the workspace."""
+        return self.typed("undo", os.fsdecode(workspace))
+
     def keep(self, context: contextlib.AbstractContextManager[Any]) -> None:
         """Close `context` when the command has printed what it has to say."""
         self._closing.enter_context(context)
@@ -178,7 +211,8 @@ class App:
 
     def progress(self, title: str) -> Progress:
         """A progress display on standard error: on a terminal only, and never beside ``--json``."""
-        return Progress(title, shown=self.err.terminal and not self.json)
+        shown = self.err.terminal and not self.json
+        return Progress(title, shown=shown, teller=self._teller)
 
     def confirm(self, question: str, *, yes: bool) -> None:
         """Ask before acting, on a terminal.

@@ -118,9 +118,14 @@ def _traffic(given: Given) -> Measure:
         turns=given.one("turns", bench.TrafficOptions.turns),
         seed=given["seed"],
         peers=given["peers"],
+        traces=given.traces if given["recorded"] else (),
+        only=given["only"] if given["recorded"] else (),
+        run_turns=given["run_turns"],
+        keep=given["keep"],
     )
     given.some("entries", [options.entries])
-    given.some("turns", [options.turns])
+    if not options.traces:
+        given.some("turns", [options.turns])
     return partial(bench.measure_traffic, options, os.environ)
 
 
@@ -133,6 +138,7 @@ def _overhead(given: Given) -> Measure:
         repetitions=given["repetitions"],
         turns=given["run_turns"],
         observer=given.one("observer", "auto"),
+        full_copy=given["full_copy"],
         keep=given["keep"],
     )
     return partial(bench.measure_overhead, options, os.environ)
@@ -167,7 +173,45 @@ def _any_turn(given: Given) -> Measure:
         keep=given["keep"],
     )
     given.some("turns", options.turns)
+    given.some("restores", [options.restores])
     return partial(bench.measure_any_turn, options, os.environ)
+
+
+def _tui(given: Given) -> Measure:
+    options = bench.TuiOptions(
+        scratch=given.scratch,
+        turns=given.one("turns", bench.TuiOptions.turns),
+        store_bytes=given["big_file"],
+        repetitions=given["repetitions"] or 5,
+    )
+    given.some("turns", [options.turns])
+    return partial(bench.measure_tui, options, os.environ)
+
+
+def _recovery(given: Given) -> Measure:
+    options = bench.RecoveryOptions(
+        scratch=given.scratch,
+        tasks=given["task"],
+        modes=given["mode"] or bench.RecoveryOptions.modes,
+        kills=given["kills"],
+        restores=given["restores"],
+        seed=given["seed"],
+        keep=given["keep"],
+    )
+    return partial(bench.measure_recovery, options, os.environ)
+
+
+def _mechanisms(given: Given) -> Measure:
+    options = bench.MechanismsOptions(
+        scratch=given.scratch,
+        memory=given["memory"] or bench.MechanismsOptions.memory,
+        disk=given["disk"] or bench.MechanismsOptions.disk,
+        rows=given["rows"] or bench.MechanismsOptions.rows,
+        repetitions=given["repetitions"] or 5,
+        observer=given.one("observer", "auto"),
+        keep=given["keep"],
+    )
+    return partial(bench.measure_mechanisms, options, os.environ)
 
 
 def _sparsity(given: Given) -> Measure:
@@ -193,11 +237,15 @@ BENCHES: dict[str, Bench] = {
         _latency,
     ),
     "traffic": Bench(
-        "Bytes stored a turn, beside peers.", ("entries", "turns", "seed", "peers"), _traffic
+        "Bytes stored a turn, generated or recorded, beside peers.",
+        ("entries", "turns", "seed", "peers", "recorded", "traces", "only", "run_turns", "keep"),
+        _traffic,
     ),
     "overhead": Bench(
         "Recorded runs with their waits: plain, under crabrt, and with full copies.",
-        ("traces", "only", "speed", "repetitions", "run_turns", "observer", "keep"),
+        (
+            "traces", "only", "speed", "repetitions", "run_turns", "observer", "full_copy", "keep",
+        ),
         _overhead,
     ),
     "density": Bench(
@@ -213,6 +261,16 @@ BENCHES: dict[str, Bench] = {
         ("turns", "seed", "restores", "repetitions", "observer", "keep"),
         _any_turn,
     ),
+    "recovery": Bench(
+        "Agents with servers, shells and databases, killed at random moments and resumed.",
+        ("task", "mode", "kills", "restores", "seed", "keep"),
+        _recovery,
+    ),
+    "mechanisms": Bench(
+        "Snapshots and restores by replay, CRIU alone, commits, copies, git and crabrt.",
+        ("memory", "disk", "rows", "repetitions", "observer", "keep"),
+        _mechanisms,
+    ),
     "sparsity": Bench(
         "How many turns change nothing, and whether every verdict is right.",
         (
@@ -220,6 +278,11 @@ BENCHES: dict[str, Bench] = {
             "keep",
         ),
         _sparsity,
+    ),
+    "tui": Bench(
+        "`crab tui` in a terminal, on a long run and on one that goes on.",
+        ("turns", "big_file", "repetitions"),
+        _tui,
     ),
 }  # fmt: skip
 """Each benchmark, by its name."""

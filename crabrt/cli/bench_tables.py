@@ -7,10 +7,10 @@ from itertools import groupby
 
 from crabrt.bench import Report
 from crabrt.bench.report import FLOOR, OURS, Row
-from crabrt.cli import amounts
-from crabrt.cli.safe_text import safe_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.table import Cell, Column, render_table
+from crabrt.timeline import amounts
+from crabrt.timeline.safe_text import safe_text
 
 _ROWS = (
     Column("what"),
@@ -91,7 +91,7 @@ def _figure(value: float, unit: str) -> str:
             return f"{value:,.2f} ms" if value < 100 else f"{value:,.0f} ms"
         case "bytes":
             return f"{value:,.0f}" if value < 1 << 20 else amounts.size(int(value))
-        case "turns":
+        case "turns" | "runs" | "images":
             return f"{value:,.0f}"
         case "x":
             return f"{value:.4f}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from crabrt.cli.safe_text import path_fields
 from crabrt.errors import Ambiguous, CrabError, Diverged, WouldLoseChanges
+from crabrt.timeline.safe_text import path_fields
 
 VERSION = 1
 """Of the envelope. Fields may be added; a change of meaning counts it up."""

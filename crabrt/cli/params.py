@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from crabrt.cli import amounts
 from crabrt.core.ids import valid_name
-from crabrt.core.targets import Target, parse_target
+from crabrt.core.targets import LAST, Target, parse_target
 from crabrt.errors import CrabError, UsageError
+from crabrt.timeline import amounts
 
 if TYPE_CHECKING:
     from crabrt.journal import RunIndex
@@ -36,14 +36,12 @@ class TargetParam(click.ParamType[Target]):
     """``RUN`` or ``RUN@TURN``.
 
     Args:
-        need_turn: a target without ``@TURN`` is a usage error.
-        allow_turn: a target with one is not.
+        allow_turn: a target with ``@TURN`` is no usage error.
     """
 
     name = "target"
 
-    def __init__(self, *, need_turn: bool = False, allow_turn: bool = True) -> None:
-        self._need_turn = need_turn
+    def __init__(self, *, allow_turn: bool = True) -> None:
         self._allow_turn = allow_turn
 
     def convert(
@@ -54,8 +52,6 @@ class TargetParam(click.ParamType[Target]):
         if isinstance(value, Target):
             return value
         target = parse_target(str(value))
-        if self._need_turn and target.at is None:
-            raise UsageError(f"{value!r} names no turn", hint=f"RUN@TURN, e.g. {target.run}@-1")
         if not self._allow_turn and target.at is not None:
             raise UsageError(f"a whole run is meant here, not a turn: {value!r}")
         return target
@@ -139,7 +135,6 @@ class AgeParam(click.ParamType[float]):
 
 RUN = TargetParam(allow_turn=False)
 TARGET = TargetParam()
-TURN_TARGET = TargetParam(need_turn=True)
 FILE_TARGET = FileTargetParam()
 LABEL = LabelParam()
 SIZE = SizeParam()
@@ -154,7 +149,7 @@ def _complete(ctx: click.Context, incomplete: str, *, turns: bool) -> list[Compl
         with App("completion", home=ctx.params.get("home")) as app:
             if not app.has_store():
                 return []
-            found = _turns(app.index, run_text) if at else _runs(app.index)
+            found = _turns(app.index, run_text, app.cwd) if at else _runs(app.index)
     except CrabError:
         return []  # a shell that asks for suggestions has no place for an error
     if at:
@@ -174,11 +169,13 @@ def _complete(ctx: click.Context, incomplete: str, *, turns: bool) -> list[Compl
 
 def _runs(index: RunIndex) -> list[tuple[str, str]]:
     rows = index.runs()
-    return [("last", "the newest run"), *((row.run, row.name) for row in rows)]
+    return [(LAST, "the last run here"), *((row.run, row.name) for row in rows)]
 
 
-def _turns(index: RunIndex, run_text: str) -> list[tuple[str, str]]:
-    row = index.find(run_text)
+def _turns(index: RunIndex, run_text: str, here: bytes) -> list[tuple[str, str]]:
+    from crabrt.operations.targets import last_run  # noqa: PLC0415 - as above
+
+    row = last_run(index, here) if run_text == LAST else index.find(run_text)
     found: list[tuple[str, str]] = [("-1", "the latest turn")]
     for turn in reversed(index.turns(row.run)):
         found += [(label, f"turn {turn.turn}") for label in turn.labels]

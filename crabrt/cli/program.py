@@ -18,9 +18,9 @@ import click
 from crabrt.cli.envelope import envelope, error_fields
 from crabrt.cli.exits import Exit
 from crabrt.cli.group import GROUP
-from crabrt.cli.safe_text import safe_path, safe_text
 from crabrt.cli.screen import Screen, environment_screens, silence_stdout
 from crabrt.errors import CrabError, Diverged, UsageError, WouldLoseChanges
+from crabrt.timeline.safe_text import safe_path, safe_text
 
 _SHOWN_PATHS = 20
 
@@ -104,21 +104,22 @@ def _report(argv: Sequence[str], error: CrabError, *, debug: bool) -> int:
             out.line(envelope(verb, None, error_fields(error)))
             out.flush()
         else:
-            _print_error(err, error)
+            _print_error(err, error, every=_asked("--all", argv))
     except BrokenPipeError:
         silence_stdout()
     return int(error.exit_code)
 
 
-def _print_error(err: Screen, error: CrabError) -> None:
+def _print_error(err: Screen, error: CrabError, *, every: bool) -> None:
     err.paragraph(safe_text(error.message), lead=err.style("crab: ", "red", "bold"), indent=6)
     if error.where is not None:
         err.line(f"  where: {safe_text(error.where)}")
     if isinstance(error, WouldLoseChanges):
-        for path in error.paths[:_SHOWN_PATHS]:
+        shown = error.paths if every else error.paths[:_SHOWN_PATHS]
+        for path in shown:
             err.line(f"  changed: {safe_path(path)}")
-        if len(error.paths) > _SHOWN_PATHS:
-            err.line(f"  ... and {len(error.paths) - _SHOWN_PATHS} more (--json lists all)")
+        if len(error.paths) > len(shown):
+            err.line(f"  ... and {len(error.paths) - len(shown)} more (--json lists all)")
     if isinstance(error, Diverged) and error.diff:
         err.line(safe_text(error.diff, lines=True))
     if error.hint is not None:

@@ -1,12 +1,16 @@
 """Progress for what takes longer than a person likes to wait in silence.
 
 Nothing is drawn, and rich is not even imported, before `_PATIENCE_S` passed; a command that ends
-sooner leaves no trace. It is drawn on standard error and erased at the end.
+sooner leaves no trace. It is drawn on standard error and erased at the end. A program that started
+the command (the interface is one) may be told through a descriptor instead: a line ``DONE TOTAL``
+now and then, and the last one always, unless nobody reads.
 """
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -15,6 +19,34 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _PATIENCE_S = 0.5
+_PACE_S = 0.05  # between two lines for a program
+
+
+class Teller:
+    """Tells a program how far a command is; it is never waited for. One thread at a time."""
+
+    def __init__(self, fd: int) -> None:
+        """Args: fd: open for writing, and the command's own."""
+        self._fd: int | None = fd
+        self._told_s = -_PACE_S
+        try:
+            os.set_blocking(fd, False)
+            os.set_inheritable(fd, False)  # what the command starts may live for long
+        except OSError:  # it is none: there is nobody to be told
+            self._fd = None
+
+    def tell(self, done: int, total: int) -> None:
+        """A line, if the last one was a while ago or this is the end of it."""
+        now_s = time.monotonic()
+        if self._fd is None or (done != total and now_s < self._told_s + _PACE_S):
+            return
+        self._told_s = now_s
+        try:
+            os.write(self._fd, b"%d %d\n" % (done, total))
+        except BlockingIOError:
+            return  # whoever does not read hears less
+        except OSError:
+            self._fd = None  # nobody listens any more
 
 
 class Progress:
@@ -23,8 +55,10 @@ class Progress:
     Without a call it shows that something goes on; with a total it shows how far.
     """
 
-    def __init__(self, title: str, *, shown: bool) -> None:
+    def __init__(self, title: str, *, shown: bool, teller: Teller | None = None) -> None:
+        """Args: title: for people; shown: to them; teller: tells a program."""
         self._title = title
+        self._teller = teller
         self._lock = threading.Lock()
         self._display: RichProgress | None = None
         self._task: TaskID | None = None
@@ -55,6 +89,8 @@ class Progress:
         """Say how far it is: `done` of `total` (0 or None: unknown)."""
         with self._lock:
             self._last = (done, total or 0)
+            if self._teller is not None:
+                self._teller.tell(*self._last)
             self._update()
 
     def _begin(self) -> None:

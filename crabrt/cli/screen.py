@@ -6,6 +6,7 @@ A `Screen` is told the environment's wishes once; nothing else asks whether outp
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -21,6 +22,9 @@ PIPED_WIDTH = 1_000_000
 """Columns of an output that is not a terminal: nothing is ever cut for a program or a file."""
 
 _NARROWEST = 20
+
+_COMMAND = re.compile(r"`[^`]*`")
+_JOINED = "\0"  # for a space, which no text that is shown has
 
 
 class Screen:
@@ -60,6 +64,8 @@ class Screen:
     def paragraph(self, text: str, *styles: str, lead: str = "", indent: int = 0) -> None:
         """Write `text` behind `lead`, broken between words where the terminal ends.
 
+        A command between backquotes stays in one piece: half of one, pasted, does something else.
+
         Args:
             text: without styles of its own.
             styles: of the whole text.
@@ -67,10 +73,12 @@ class Screen:
             indent: what further lines are indented by.
         """
         width = max(_NARROWEST, self.width - indent)
-        lines = [text] if len(text) <= width else textwrap.wrap(
-            text, width, break_long_words=False, break_on_hyphens=False
+        whole = _COMMAND.sub(lambda found: found[0].replace(" ", _JOINED), text)
+        lines = [whole] if len(text) <= width else textwrap.wrap(
+            whole, width, break_long_words=False, break_on_hyphens=False
         )  # fmt: skip
-        first, *more = [self.style(line, *styles) for line in lines or [""]]
+        shown = [line.replace(_JOINED, " ") for line in lines or [""]]
+        first, *more = [self.style(line, *styles) for line in shown]
         self.line(f"{lead}{first}")
         self.lines(" " * indent + line for line in more)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from crabrt.cli import amounts
-from crabrt.cli.safe_text import safe_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.table import Cell, Column, render_table
 from crabrt.core.verdicts import Likely, Prior
 from crabrt.operations.statistics import Statistics, ToolRecord
+from crabrt.timeline import amounts
+from crabrt.timeline.safe_text import safe_text
 
 _COLUMNS = (
     Column("tool", flexible=True),

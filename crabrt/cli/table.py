@@ -49,6 +49,10 @@ class Cell:
     styles: tuple[str, ...] = field(default=())
 
 
+Row = Sequence[Cell | str] | Cell
+"""A line: a cell for each column, or one cell that takes all of it."""
+
+
 def cell_width(text: str) -> int:
     """Terminal columns that `text` takes."""
     return len(text) if text.isascii() else _wide_width(text)
@@ -65,7 +69,7 @@ def _wide_width(text: str) -> int:
 def render_table(
     screen: Screen,
     columns: Sequence[Column],
-    rows: Iterable[Sequence[Cell | str]],
+    rows: Iterable[Row],
     *,
     live: bool = False,
 ) -> Iterator[str]:
@@ -78,12 +82,14 @@ def render_table(
     size = 1 if live else _BLOCK_ROWS
     block = [_cells(row) for row in itertools.islice(source, size)]
     whole = not live and len(block) < _BLOCK_ROWS
-    kept = [i for i in range(len(columns)) if not whole or any(row[i].text for row in block)]
+    in_columns = [row for row in block if isinstance(row, list)]
+    kept = [i for i in range(len(columns)) if not whole or any(row[i].text for row in in_columns)]
     widths = {i: max(cell_width(columns[i].title), columns[i].usual if live else 0) for i in kept}
     heading = True
     while block:
+        in_columns = [row for row in block if isinstance(row, list)]
         for i in kept:
-            widths[i] = max(widths[i], *(cell_width(row[i].text) for row in block))
+            widths[i] = max([widths[i], *(cell_width(row[i].text) for row in in_columns)])
         if heading:
             kept = _affordable(columns, kept, widths, screen.width)
         shown = [columns[i] for i in kept]
@@ -93,12 +99,24 @@ def render_table(
             yield _line(screen, titles, shown, fitted)
             heading = False
         for row in block:
-            yield _line(screen, [row[i] for i in kept], shown, fitted)
+            if isinstance(row, Cell):
+                yield _alone(screen, row)
+            else:
+                yield _line(screen, [row[i] for i in kept], shown, fitted)
         block = [_cells(row) for row in itertools.islice(source, size)]
 
 
-def _cells(row: Sequence[Cell | str]) -> list[Cell]:
+def _cells(row: Row) -> list[Cell] | Cell:
+    if isinstance(row, Cell):
+        return row
     return [cell if isinstance(cell, Cell) else Cell(cell) for cell in row]
+
+
+def _alone(screen: Screen, cell: Cell) -> str:
+    text = cell.text
+    if cell_width(text) > screen.width:
+        text = _cut(text, screen.width, keeps_end=False)
+    return screen.style(text, *cell.styles)
 
 
 def _affordable(

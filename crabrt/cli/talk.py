@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from crabrt.cli import values
 from crabrt.cli.screen import Screen
 from crabrt.cli.verb import Outcome
 from crabrt.core.ids import RunId
@@ -13,6 +12,7 @@ from crabrt.journal import run_dir
 from crabrt.operations.conversations import Conversation, conversation_at
 from crabrt.operations.targets import State
 from crabrt.store import Store
+from crabrt.timeline import values
 
 
 def conversation_outcome(store: Store, state: State) -> Outcome:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
-from crabrt.cli import amounts
-from crabrt.cli.safe_text import path_fields, safe_text
 from crabrt.cli.table import Cell, Column
-from crabrt.core.verdicts import Consistency, Protection
-from crabrt.journal.views import RunView, TurnView
+from crabrt.cli.tones import STYLES, sign_cell
+from crabrt.core.verdicts import Protection
+from crabrt.journal.views import TurnView
+from crabrt.timeline import amounts
+from crabrt.timeline.marks import Mark
+from crabrt.timeline.rows import Row
+from crabrt.timeline.safe_text import path_fields, safe_text
 
 COLUMNS = (
     Column("turn", right=True),
@@ -28,68 +30,38 @@ COLUMNS = (
 )
 """The heading of ``crab log``."""
 
-_VERDICTS = {
-    "none": ("·", "dim"),
-    "files": ("F", "yellow"),
-    "processes": ("P", "magenta"),
-    "external": ("X", "red"),
-}
-_CHECKPOINTS = {
-    "durable": ("●", "green"),
-    "replicated": ("●", "green"),
-    "inherited": ("○", "green"),
-    "captured": ("◐", "cyan"),
-    "pending": ("…", "dim"),
-    "none": ("-", "dim"),
-    "thinned": ("-", "dim"),
-    "unprotected": ("✗", "red"),
-}
 _SHOWN_TOOLS = 4
+_MARK_INDENT = 4
 
 
-def with_durations(
-    run: RunView, turns: Iterable[TurnView]
-) -> Iterator[tuple[TurnView, float | None]]:
-    """Each turn with how long it took in ms (None: it is still open, or time went backwards).
-
-    `turns` must follow each other; the last one ends where the run's last entry stands. Time in
-    which the run had no owner, between a crash and the resume, does not count.
-    """
-    before: TurnView | None = None
-    for turn in turns:
-        if before is not None:
-            yield before, _took_ms(run, before.started_ns, turn.started_ns)
-        before = turn
-    if before is not None:
-        yield before, _took_ms(run, before.started_ns, run.updated_ns)
-
-
-def turn_row(turn: TurnView, took_ms: float | None, *, live: bool = True) -> list[Cell | str]:
-    """The cells of a line, in the order of `COLUMNS`; `live`: somebody still works on the run."""
+def turn_row(row: Row) -> list[Cell | str]:
+    """The cells of a line, in the order of `COLUMNS`."""
+    turn, back = row.view, row.went_back_to
     return [
-        str(turn.turn) if turn.base in (turn.turn - 1, turn.turn) else f"{turn.turn}<-{turn.base}",
+        str(turn.turn) if back is None else f"{turn.turn}<-{back}",
         amounts.clock(turn.started_ns),
-        amounts.duration(took_ms),
-        verdict_cell(turn, live=live),
-        _tools_cell(turn),
+        amounts.duration(row.took_ms),
+        sign_cell(row.verdict),
+        _tools_cell(row),
         files_text(turn),
         amounts.size(turn.bytes_stored) if turn.bytes_stored else "",
         f"{turn.tokens_in:,}/{turn.tokens_out:,}" if turn.tokens_in or turn.tokens_out else "",
         f"${turn.cost_usd:.4f}" if turn.cost_usd else "",
         amounts.duration(turn.model_wait_ms) if turn.models else "",
         _exposed_cell(turn),
-        checkpoint_cell(turn, live=live),
+        sign_cell(row.checkpoint),
         Cell(marks_text(turn), ("cyan",)),
     ]
 
 
-def turn_json(turn: TurnView, took_ms: float | None) -> dict[str, Any]:
+def turn_json(row: Row) -> dict[str, Any]:
     """The same for programs."""
+    turn = row.view
     return {
         "turn": turn.turn,
         "base": turn.base,
         "started_at": amounts.iso(turn.started_ns),
-        "duration_ms": took_ms,
+        "duration_ms": row.took_ms,
         "verdict": turn.verdict_names,
         "evidence": list(turn.evidence),
         "tools": [{"name": tool.name, "ok": tool.ok} for tool in turn.tools],
@@ -109,6 +81,7 @@ def turn_json(turn: TurnView, took_ms: float | None) -> dict[str, Any]:
         "capture_ms": turn.capture_ms,
         "durable_ms": turn.durable_ms,
         "exposed_ms": turn.exposed_ms,
+        "frozen_ms": turn.frozen_ms,
         "checkpoint": str(turn.protection),
         "restorable": turn.restorable,
         "thinned": bool(turn.thinned_ns),
@@ -124,28 +97,24 @@ def turn_json(turn: TurnView, took_ms: float | None) -> dict[str, Any]:
     }
 
 
-def verdict_cell(turn: TurnView, *, live: bool = True) -> Cell:
-    """Letter and word of what the turn did; a letter each, so that colour is never needed."""
-    names = turn.verdict_names
-    if turn.turn == 0:
-        return Cell("baseline", ("dim",))
-    if not names:
-        if turn.protection is not Protection.PENDING:
-            return Cell("? unknown", ("yellow",))
-        return Cell("? not yet" if live else "? cut off", ("dim",))
-    letters = "".join(_VERDICTS.get(name, ("?", "dim"))[0] for name in names)
-    strongest = next((n for n in ("external", "processes", "files") if n in names), "none")
-    return Cell(f"{letters} {'+'.join(safe_text(n) for n in names)}", (_VERDICTS[strongest][1],))
+def mark_row(mark: Mark) -> Cell:
+    """What happened between two turns: a line of its own."""
+    sign = mark.sign
+    words = f"{sign.text} {mark.about}".rstrip()
+    text = f"{'':>{_MARK_INDENT}}{safe_text(words)}  {amounts.clock(mark.wall_ns)}"
+    return Cell(text.rstrip(), STYLES[sign.tone])
 
 
-def checkpoint_cell(turn: TurnView, *, live: bool = True) -> Cell:
-    """Shape and word of how safe the turn is."""
-    word = "thinned" if turn.thinned_ns else str(turn.protection)
-    if turn.protection is Protection.PENDING and not live:
-        word = "none"
-    shape, colour = _CHECKPOINTS.get(word, ("?", "dim"))
-    suffix = " (torn)" if turn.consistency is Consistency.TORN else ""
-    return Cell(f"{shape} {word}{suffix}", (colour,))
+def mark_json(mark: Mark) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "kind": str(mark.kind),
+        "after": mark.after,
+        "at": amounts.iso(mark.wall_ns) if mark.wall_ns else None,
+        "to": mark.to,
+        "run": mark.run,
+        "text": mark.text,
+    }
 
 
 def files_text(turn: TurnView) -> str:
@@ -165,20 +134,10 @@ def marks_text(turn: TurnView) -> str:
     return safe_text(" ".join(marks))
 
 
-def needs_attention(turn: TurnView) -> list[str]:
-    """What a person should read below the table about this turn."""
-    lines = [f"turn {turn.turn}: unprotected: {reason}" for reason in turn.unprotected]
-    lines += [f"turn {turn.turn}: {note.topic}: {note.text}" for note in turn.notes]
-    return [safe_text(line) for line in lines]
-
-
-def _tools_cell(turn: TurnView) -> str:
-    counts: dict[str, int] = {}
-    for tool in turn.tools:
-        mark = "!" if tool.ok is False else "?" if tool.ok is None else ""
-        name = safe_text(tool.name) + mark
-        counts[name] = counts.get(name, 0) + 1
-    shown = [name if n == 1 else f"{name} x{n}" for name, n in list(counts.items())[:_SHOWN_TOOLS]]
+def _tools_cell(row: Row) -> str:
+    counts = row.tool_counts()
+    named = [(safe_text(name), count) for name, count in list(counts.items())[:_SHOWN_TOOLS]]
+    shown = [name if count == 1 else f"{name} x{count}" for name, count in named]
     more = len(counts) - len(shown)
     return ", ".join(shown) + (f", +{more}" if more > 0 else "")
 
@@ -189,7 +148,3 @@ def _exposed_cell(turn: TurnView) -> Cell:
     return Cell(
         amounts.duration(turn.exposed_ms), ("yellow",) if turn.exposed_ms >= 1 else ("dim",)
     )
-
-
-def _took_ms(run: RunView, start_ns: int, end_ns: int) -> float | None:
-    return run.worked_ns(start_ns, end_ns) / 1e6 if end_ns >= start_ns else None

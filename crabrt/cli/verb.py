@@ -92,9 +92,11 @@ def verb(
     """
 
     def decorate(function: Callable[..., Outcome]) -> click.Command:
-        def callback(*, json: bool, home: str | None, debug: bool, **options: Any) -> int:
+        def callback(
+            *, json: bool, home: str | None, debug: bool, progress_fd: int | None, **options: Any
+        ) -> int:
             del debug  # read from the command line by the program: it must work for bad options too
-            with App(name, json=json, home=home) as app:
+            with App(name, json=json, home=home, progress_fd=progress_fd) as app:
                 meant = {key: _meant(app, value) for key, value in options.items()}
                 outcome = function(app, **meant)
                 return _deliver(app, outcome)
@@ -129,6 +131,7 @@ def _common() -> list[click.Parameter]:
             help="The store's directory, instead of $CRAB_HOME or the default.",
         ),
         click.Option(["--debug"], is_flag=True, help="Show tracebacks."),
+        click.Option(["--progress-fd"], type=click.IntRange(min=3), metavar="FD", hidden=True),
     ]
 
 

@@ -5,7 +5,7 @@ Layers, strongest first: keyword arguments, ``CRAB_*`` variables, the workspace'
 workspace's file arrives with a clone and can be written by the agent, so it may set only what
 `WORKSPACE_MAY_SET` lists, and limits only downwards.
 
-`Config.from_env` is the only reader of the environment outside the command line.
+Only this module reads settings from the environment; the command line hands them to programs.
 """
 
 from __future__ import annotations
@@ -30,6 +30,13 @@ class Config(msgspec.Struct, frozen=True):
         home: the store's directory.
         observer: who says what changed: ``auto``, ``scan`` or ``fanotify``.
         network_observer: whether connections are watched: ``auto`` (where root allows) or ``off``.
+        processes: ``auto``: processes that outlive their turn are tracked, imaged where this
+            machine can, and come back; ``track``: never imaged; ``off``: nobody looks.
+        respawn: whether what has no image is started again from its recorded command where a state
+            is restored: ``ask`` (a command asks on a terminal; nobody else does it), ``never``, or
+            ``always``.
+        criu: the program that takes images of processes; None: one on the path that works, else
+            the one that ``crab doctor --install-criu`` unpacked.
         durability: what a gate waits for: ``captured`` (survives SIGKILL) or ``durable`` (survives
             a power cut). External calls wait for durable, whatever this says.
         disable: every decorator becomes the plain function.
@@ -53,6 +60,9 @@ class Config(msgspec.Struct, frozen=True):
     home: Path
     observer: str = "auto"
     network_observer: str = "auto"
+    processes: str = "auto"
+    respawn: str = "ask"
+    criu: Path | None = None
     durability: str = "captured"
     disable: bool = False
     strict: bool = False
@@ -102,7 +112,7 @@ class Config(msgspec.Struct, frozen=True):
             _Layer(_environment(env), _NAMES.__getitem__, everything),
             _Layer(arguments, "the argument {}".format, everything),
         )
-        values: dict[str, Any] = {"home": default_home(env)}
+        values: dict[str, Any] = {"home": _default_home(env)}
         places: dict[str, str] = {}
         for layer in layers:
             found = _checked(layer)
@@ -117,6 +127,8 @@ class Config(msgspec.Struct, frozen=True):
 
 _FIELDS: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(Config)}
 
+_PATHS = frozenset({"home", "criu"})
+
 _LIMITS = frozenset({"gate_limit_ms", "baseline_gate_limit_ms", "huge_files", "huge_bytes"})
 
 WORKSPACE_MAY_SET = frozenset({"name", "exclude", "observer", "labels"}) | _LIMITS
@@ -125,16 +137,24 @@ WORKSPACE_MAY_SET = frozenset({"name", "exclude", "observer", "labels"}) | _LIMI
 _CHOICES = {
     "observer": ("auto", "scan", "fanotify"),
     "network_observer": ("auto", "off"),
+    "processes": ("auto", "track", "off"),
+    "respawn": ("ask", "never", "always"),
     "durability": ("captured", "durable"),
     "regenerable": ("keep", "skip"),
     "on_divergence": ("stop", "branch"),
     "on_not_durable": ("raise", "warn"),
 }
 
+RESPAWN_VARIABLE = "CRAB_RESPAWN"
+"""Sets `Config.respawn`; ``crab resume --respawn`` sets it for the command it runs."""
+
 _VARIABLES = {
     "CRAB_HOME": "home",
     "CRAB_OBSERVER": "observer",
     "CRAB_NETWORK_OBSERVER": "network_observer",
+    "CRAB_PROCESSES": "processes",
+    RESPAWN_VARIABLE: "respawn",
+    "CRAB_CRIU": "criu",
     "CRAB_DURABILITY": "durability",
     "CRAB_DISABLE": "disable",
     "CRAB_STRICT": "strict",
@@ -153,6 +173,9 @@ RESUME_VARIABLE = "CRAB_RESUME"
 RUN_VARIABLE = "CRAB_RUN"
 """Set for everything a run starts, so that its orphans can be found."""
 
+SHELL_VARIABLE = "CRAB_SHELL"
+"""Set for everything a shell of ours starts: the shells it is in, outermost first."""
+
 
 _PREFIX = "CRAB_"
 
@@ -160,7 +183,7 @@ _PREFIX = "CRAB_"
 def unknown_variables(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
     """Variables that are named like settings and are none, each with the nearest that is one."""
     env = os.environ if environ is None else environ
-    known = {*_VARIABLES, RESUME_VARIABLE, RUN_VARIABLE}
+    known = {*_VARIABLES, RESUME_VARIABLE, RUN_VARIABLE, SHELL_VARIABLE}
     unknown = sorted(name for name in env if name.startswith(_PREFIX) and name not in known)
     if not unknown:
         return {}
@@ -170,10 +193,8 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> dict[str, str
     return {name: near[0] if near else None for name, near in nearest.items()}
 
 
-def default_home(environ: Mapping[str, str]) -> Path:
-    """``$CRAB_HOME``, else ``crabrt`` in the user's state directory (XDG base directories)."""
-    if environ.get("CRAB_HOME"):
-        return Path(environ["CRAB_HOME"]).expanduser()
+def _default_home(environ: Mapping[str, str]) -> Path:
+    """``crabrt`` in the user's state directory (XDG base directories)."""
     state = environ.get("XDG_STATE_HOME")
     return (Path(state) if state else Path("~/.local/state").expanduser()) / "crabrt"
 
@@ -185,6 +206,31 @@ def user_config_path(environ: Mapping[str, str] | None = None) -> Path:
     return (Path(base) if base else Path("~/.config").expanduser()) / "crabrt" / "config.toml"
 
 
+def runtime_directory(environ: Mapping[str, str] | None = None) -> Path:
+    """Where live processes find each other and their channels.
+
+    ``crabrt`` in the user's runtime directory (XDG), else a directory of the user's in ``/tmp``.
+    """
+    base = (os.environ if environ is None else environ).get("XDG_RUNTIME_DIR")
+    if base:
+        return Path(base) / "crabrt"
+    return Path(f"/tmp/crabrt-{os.geteuid()}")  # noqa: S108 - who uses it checks whose it is
+
+
+def observers_directory(environ: Mapping[str, str] | None = None) -> Path:
+    """Where runs meet that share a watch of a file system: one place for all of a user's stores."""
+    return runtime_directory(environ) / "observers"
+
+
+def programs_directory(environ: Mapping[str, str] | None = None) -> Path:
+    """Where programs of crabrt's own are unpacked: ``crabrt`` in the user's data directory (XDG).
+
+    One place for all stores: a program is for the machine, wherever ``CRAB_HOME`` puts a store.
+    """
+    base = (os.environ if environ is None else environ).get("XDG_DATA_HOME")
+    return (Path(base) if base else Path("~/.local/share").expanduser()) / "crabrt"
+
+
 def resume_request(environ: Mapping[str, str] | None = None) -> str | None:
     """What ``CRAB_RESUME`` asks for, if anything."""
     return (os.environ if environ is None else environ).get(RESUME_VARIABLE) or None
@@ -194,7 +240,7 @@ def _environment(env: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for variable, key in _VARIABLES.items():
         text = env.get(variable)
-        if text is None or text == "" or key == "home":
+        if text is None or text == "":
             continue
         kind = _FIELDS[key]
         if kind is bool:
@@ -239,15 +285,13 @@ def _checked(layer: _Layer) -> dict[str, Any]:
                 where=where,
                 hint=f"set it in your own config file{variable}, or in code",
             )
+        if key in _PATHS and isinstance(value, str | Path):
+            checked[key] = Path(value).expanduser().absolute()
+            continue
         try:
-            checked[key] = msgspec.convert(
-                value, _FIELDS[key], strict=not isinstance(value, str | Path)
-            )
+            checked[key] = msgspec.convert(value, _FIELDS[key], strict=not isinstance(value, str))
         except msgspec.ValidationError as error:
-            if key == "home":
-                checked[key] = Path(value)
-            else:
-                raise UsageError(f"{key}: {error}", where=where) from error
+            raise UsageError(f"{key}: {error}", where=where) from error
     return checked
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 
 import msgspec
 import xxhash
@@ -49,14 +50,13 @@ def reference(part: Part) -> NodeRef:
     return NodeRef(part.first, part.id)
 
 
-def firsts_of(parts: Sequence[Part]) -> list[bytes]:
-    """The first name in each."""
-    return [part.first for part in parts]
+first_of = attrgetter("first")
+"""The first name in a part."""
 
 
-def part_of(firsts: Sequence[bytes], name: bytes) -> int:
+def part_of(parts: Sequence[Part], name: bytes) -> int:
     """The index of the part in which `name` is, or would be."""
-    at = bisect_right(firsts, name)
+    at = bisect_right(parts, name, key=first_of)
     return at - 1 if at else 0
 
 
@@ -119,8 +119,7 @@ class Level:
     def cut_again(self, changes: Changes) -> tuple[Part, ...]:
         """Only from where something changed until a cut is where it was."""
         old, level = self._old, self._level
-        firsts = firsts_of(old)
-        opened, same_names = self._changed_parts(firsts, changes)
+        opened, same_names = self._changed_parts(changes)
         parts: list[Part] = []
         run: list[Item] = []
         at, pending = 0, iter(sorted(opened))
@@ -144,20 +143,18 @@ class Level:
                     run = []
                 run.append(item)
             at += 1
-            if run and at < len(old) and at not in opened and _cuts(firsts[at], len(run), level):
+            if run and at < len(old) and at not in opened and _cuts(old[at].first, len(run), level):
                 parts.append(self._part(run))
                 run = []
         if run:
             parts.append(self._part(run))
         return tuple(parts)
 
-    def _changed_parts(
-        self, firsts: Sequence[bytes], changes: Changes
-    ) -> tuple[dict[int, dict[bytes, Item]], set[int]]:
+    def _changed_parts(self, changes: Changes) -> tuple[dict[int, dict[bytes, Item]], set[int]]:
         """The parts that changes fall into: their items now; which surely keep their cuts."""
         by_part: dict[int, dict[bytes, Item | None]] = {}
         for name, item in changes.items():
-            by_part.setdefault(part_of(firsts, name), {})[name] = item
+            by_part.setdefault(part_of(self._old, name), {})[name] = item
         opened: dict[int, dict[bytes, Item]] = {}
         same_names: set[int] = set()
         for at, its in by_part.items():
@@ -166,7 +163,7 @@ class Level:
             if opened[at].keys() == before.keys():
                 same_names.add(at)
         for at in list(opened):
-            if at and firsts[at] not in opened[at]:
+            if at and self._old[at].first not in opened[at]:
                 # Without the item that began this part, the one before it may go on.
                 same_names.discard(at - 1)
                 if at - 1 not in opened:

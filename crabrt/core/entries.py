@@ -221,6 +221,10 @@ class Result(Body, frozen=True):
     """A tool acted (or raised, or was cancelled). Seals the intent with the same `call`.
 
     A later result with the same `call` supersedes an earlier one (the call ran again on resume).
+
+    Attributes:
+        left: how many processes were alive when it ended that had begun while it ran. Until a
+            checkpoint has them, this is all that is known of them.
     """
 
     kind = "result"
@@ -230,6 +234,7 @@ class Result(Body, frozen=True):
     failure: Failure | None = None
     cancelled: bool = False
     streamed: bool = False
+    left: int = 0
 
 
 class Recorded(Body, frozen=True):
@@ -263,7 +268,8 @@ class Captured(Body, frozen=True):
     """Names and bytes of a turn's state are written, unsynced; recovery finishes the job.
 
     ``position`` is the seq of the last entry that belongs to the state: calls sealed at or before
-    it are answered from the journal on resume.
+    it are answered from the journal on resume. ``spool`` is the directory where images of processes
+    lie until the checkpoint: with one that is gone, the state cannot be finished.
     """
 
     kind = "captured"
@@ -271,6 +277,7 @@ class Captured(Body, frozen=True):
     inner: int
     root: bytes
     position: int
+    spool: bytes = b""
 
 
 class Checkpoint(Body, frozen=True):
@@ -286,6 +293,9 @@ class Checkpoint(Body, frozen=True):
         not_captured: paths that could not be captured, and why, each only once a run.
         observer: who said what may have changed: ``scan``, ``fanotify``, or ``scan (why)``; and
             ``, network`` behind it where connections were watched without a loss.
+        processes: id of the root of what was alive (``process.state``); empty: nothing was.
+        unimaged: what of that does not come back, and why.
+        frozen_ms: how long processes stood still for it.
     """
 
     kind = "checkpoint"
@@ -302,6 +312,9 @@ class Checkpoint(Body, frozen=True):
     not_captured: tuple[tuple[bytes, str], ...] = ()
     shared: bool = False
     observer: str = "scan"
+    processes: bytes = b""
+    unimaged: tuple[str, ...] = ()
+    frozen_ms: float = 0.0
 
 
 class Gated(Body, frozen=True):

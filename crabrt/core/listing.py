@@ -7,7 +7,7 @@ Where names stay, the nodes they are in are encoded again, one a level; where na
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, repeat
 
 import msgspec
@@ -20,7 +20,7 @@ from crabrt.core.cutting import (
     Part,
     decode,
     encode,
-    firsts_of,
+    first_of,
     part_of,
     reference,
 )
@@ -28,7 +28,7 @@ from crabrt.core.ids import ObjectId, ObjectKind
 from crabrt.core.trees import Entry, Node, NodeRef
 
 
-class Listing(msgspec.Struct, frozen=True, array_like=True):
+class Listing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The nodes of one directory.
 
     Attributes:
@@ -54,6 +54,9 @@ class Listing(msgspec.Struct, frozen=True, array_like=True):
 NOTHING = Listing()
 """The listing of a directory that was never stored."""
 
+Both = tuple[Entry | None, Entry | None]
+"""What an entry was and what it is; None where there is none."""
+
 
 class Edit:
     """A listing on its way to another one. Entries are decoded only where they are asked for.
@@ -62,21 +65,18 @@ class Edit:
         changes: by name, every entry that was set or dropped: what it is now.
     """
 
-    __slots__ = ("_before", "_decoded", "_differing", "_firsts", "_listing", "changes")
+    __slots__ = ("_decoded", "_differing", "_listing", "changes")
 
     def __init__(self, listing: Listing) -> None:
         self.changes: dict[bytes, Entry | None] = {}
         self._listing = listing
-        self._firsts = firsts_of(listing.levels[0]) if listing.levels else []
         self._decoded: dict[int, dict[bytes, Entry]] = {}
-        self._before: dict[bytes, Entry | None] = {}
-        self._differing: dict[bytes, Entry | None] | None = None
+        self._differing: dict[bytes, Both] | None = None
 
     def before(self, name: bytes) -> Entry | None:
         """The entry of that name in the listing as it was."""
-        if name not in self._before:
-            self._before[name] = self._leaf(part_of(self._firsts, name)).get(name)
-        return self._before[name]
+        levels = self._listing.levels
+        return self._leaf(part_of(levels[0], name)).get(name) if levels else None
 
     def now(self, name: bytes) -> Entry | None:
         """The entry of that name as it is now."""
@@ -97,17 +97,17 @@ class Edit:
     def _leaf(self, at: int) -> dict[bytes, Entry]:
         found = self._decoded.get(at)
         if found is None:
-            levels = self._listing.levels
-            entries = decode(levels[0][at].data).entries if levels else ()
+            entries = decode(self._listing.levels[0][at].data).entries
             found = self._decoded[at] = {entry.name: entry for entry in entries}
         return found
 
-    def differing(self) -> dict[bytes, Entry | None]:
-        """The changes that change something."""
+    def differing(self) -> dict[bytes, Both]:
+        """The changes that change something: by name, what the entry was and what it is."""
         if self._differing is None:
-            before = self.before
             self._differing = {
-                name: entry for name, entry in self.changes.items() if entry != before(name)
+                name: (before, now)
+                for name, now in self.changes.items()
+                if now != (before := self.before(name))
             }
         return self._differing
 
@@ -116,29 +116,37 @@ class Edit:
         listing, differing = self._listing, self.differing()
         if listing.levels and not differing:
             return listing
-        count = listing.count
-        same_names = bool(listing.levels)
-        for name, entry in differing.items():
-            grown = (entry is not None) - (self.before(name) is not None)
-            count += grown
-            same_names = same_names and not grown
-        if same_names:
+        grown = same_names = 0
+        for before, now in differing.values():
+            if before is None:
+                grown += 1
+            elif now is None:
+                grown -= 1
+            else:
+                same_names += 1
+        count = listing.count + grown
+        if same_names == len(differing) and listing.levels:
             return Listing(count, self._with_values(differing, put))
-        return Listing(count, self._with_names(differing, count, put))
+        changes = {name: now for name, (_, now) in differing.items()}
+        return Listing(count, self._with_names(changes, count, put))
 
-    def _with_values(
-        self, changes: Mapping[bytes, Entry | None], put: Put
-    ) -> tuple[tuple[Part, ...], ...]:
+    def _with_values(self, names: Iterable[bytes], put: Put) -> tuple[tuple[Part, ...], ...]:
         """The levels where names, and so cuts, are what they were: by far the most frequent."""
-        levels = self._listing.levels
-        leaves = list(levels[0])
-        touched = {part_of(self._firsts, name) for name in changes} if len(leaves) > 1 else {0}
+        levels, changes = self._listing.levels, self.changes
+        parts = list(levels[0])
+        touched = {part_of(parts, name) for name in names}
         for at in touched:
             entries = [changes.get(name) or entry for name, entry in self._leaf(at).items()]
-            leaves[at] = _put_part(leaves[at].first, Node(0, tuple(entries)), put)
-        now = [tuple(leaves)]
+            parts[at] = _put_part(parts[at].first, Node(0, tuple(entries)), put)
+        now = [tuple(parts)]
         for level in range(1, len(levels)):
-            now.append(_above(level, levels[level], levels[level - 1], now[-1], put))
+            below, parts = parts, list(levels[level])
+            touched = {part_of(parts, below[at].first) for at in touched}
+            for at in touched:
+                first = parts[at].first
+                end = parts[at + 1].first if at + 1 < len(parts) else None
+                parts[at] = _put_part(first, Node(level, (), _between(below, first, end)), put)
+            now.append(tuple(parts))
         return tuple(now)
 
     def _with_names(self, changes: Changes, count: int, put: Put) -> tuple[tuple[Part, ...], ...]:
@@ -175,25 +183,11 @@ def put_directory(entries: Sequence[Entry], put: Put) -> ObjectId:
     return edit.store(put).id
 
 
-def _above(
-    level: int,
-    old: tuple[Part, ...],
-    below_was: tuple[Part, ...],
-    below: tuple[Part, ...],
-    put: Put,
-) -> tuple[Part, ...]:
-    """A level whose nodes refer to the same names as before, some of them to other nodes."""
-    references = [reference(part) for part in below]
-    if len(old) == 1:
-        return (_put_part(old[0].first, Node(level, (), tuple(references)), put),)
-    now = list(old)
-    firsts, firsts_below = firsts_of(old), firsts_of(below)
-    moved = (part.first for part, was in zip(below, below_was, strict=True) if part is not was)
-    for at in {part_of(firsts, first) for first in moved}:
-        begin = bisect_left(firsts_below, firsts[at])
-        end = bisect_left(firsts_below, firsts[at + 1]) if at + 1 < len(old) else None
-        now[at] = _put_part(firsts[at], Node(level, (), tuple(references[begin:end])), put)
-    return tuple(now)
+def _between(parts: Sequence[Part], first: bytes, end: bytes | None) -> tuple[NodeRef, ...]:
+    """References to the parts from that which begins with `first` to that before `end`."""
+    begin = bisect_left(parts, first, key=first_of)
+    stop = len(parts) if end is None else bisect_left(parts, end, key=first_of)
+    return tuple(map(reference, parts[begin:stop]))
 
 
 def _put_part(first: bytes, node: Node, put: Put) -> Part:

@@ -51,3 +51,8 @@ def without_secrets(value: Any) -> Any:
 def redact_text(text: str) -> str:
     """`text` for showing, with everything that is shaped like a token or a private key replaced."""
     return _TOKENS.sub(REDACTED, text)
+
+
+def secret_spans(text: str) -> list[tuple[int, int]]:
+    """From where to where in `text` something is shaped like a token or a private key, in order."""
+    return [found.span() for found in _TOKENS.finditer(text)]

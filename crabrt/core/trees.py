@@ -64,7 +64,7 @@ class NodeRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
     id: ObjectId
 
 
-class Node(msgspec.Struct, frozen=True, array_like=True):
+class Node(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """(Part of) a directory. Level 0 holds entries; level n refers to nodes of level n-1."""
 
     level: int

@@ -9,7 +9,8 @@ May import: ``workspace`` and everything below.
 """
 
 from crabrt.inspector.classify import CallFact, Observation, classify
-from crabrt.inspector.observers import Look, Observer, choose
+from crabrt.inspector.observer import Look, Observer
+from crabrt.inspector.observers import choose
 from crabrt.inspector.priors import guess_call
 
 __all__ = ["CallFact", "Look", "Observation", "Observer", "choose", "classify", "guess_call"]

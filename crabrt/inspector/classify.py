@@ -1,19 +1,29 @@
 """The classifier: (calls, observation) -> verdict with evidence. Pure.
 
 Net change counts, not activity: what is compared is the state at the last checkpoint and the state
-now. A declared prior never narrows what was observed; it can only widen the verdict (a call that
-was declared external is external, whatever the files say).
+now. A prior never narrows what was observed: what is seen of files, processes and connections is in
+the verdict or told beside it, whatever was declared or guessed. It can only widen the verdict (a
+call that was declared external is external, whatever the files say).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from crabrt.core.trees import Kind
-from crabrt.core.verdicts import Consistency, Effect, Guess, Likely, Prior, Verdict
+from crabrt.core.verdicts import (
+    UNWATCHED,
+    Consistency,
+    Effect,
+    Guess,
+    Likely,
+    Prior,
+    Verdict,
+)
+from crabrt.inspector.lasting import Lasting
 from crabrt.inspector.network.values import Connection, Network
 from crabrt.workspace import Change
 
@@ -47,8 +57,10 @@ class Observation(msgspec.Struct, frozen=True):
         caches: paths of those changes that tools make again by themselves.
         skipped: whether such changes count as none.
         network: what the processes of the run reached out to.
+        lasting: what outlived the turn; None: nobody looked.
         blind: the state that the turn began on is not known, so nothing can be said of changes.
         beside: other runs that acted in the same workspace meanwhile.
+        foreign: process ids, by path, of processes that did something there and are not the run's.
     """
 
     changes: tuple[Change, ...] = ()
@@ -57,8 +69,10 @@ class Observation(msgspec.Struct, frozen=True):
     caches: frozenset[bytes] = frozenset()
     skipped: bool = False
     network: Network = Network()
+    lasting: Lasting | None = None
     blind: bool = False
     beside: tuple[str, ...] = ()
+    foreign: dict[bytes, frozenset[int]] = {}
 
 
 def classify(calls: Sequence[CallFact], seen: Observation) -> Verdict:
@@ -79,6 +93,11 @@ def classify(calls: Sequence[CallFact], seen: Observation) -> Verdict:
         evidence.append(f"{'' if seen.skipped else 'files: '}caches only: {describe(caches)}")
     if counted and seen.beside:
         evidence.append(f"files: some may be the doing of {', '.join(seen.beside)}")
+    evidence += _by_others(counted, seen.foreign)
+    lasting = seen.lasting
+    if lasting is not None and lasting.changed:
+        effects.append(Effect.PROCESSES)
+    evidence += _alive(calls, lasting)
     is_external, outside = _outside(calls, seen.network)
     if is_external:
         effects.append(Effect.EXTERNAL)
@@ -93,8 +112,40 @@ def classify(calls: Sequence[CallFact], seen: Observation) -> Verdict:
         files_removed=sum("removed" in change.how for change in plain),
         files_changed=sum(not {"added", "removed"} & set(change.how) for change in plain),
         sample=tuple(change.path for change in counted[:SAMPLE_PATHS]),
-        unobserved=(*seen.unobserved, *_unheard(seen.network)),
+        unobserved=(*seen.unobserved, *_unheard(calls, seen.network)),
     )
+
+
+def _by_others(changes: Sequence[Change], foreign: Mapping[bytes, frozenset[int]]) -> list[str]:
+    """Which of `changes` may be the doing of whom: one line, that takes nothing from the verdict.
+
+    The run may have written there as well, and whoever ended before it was asked for is not told.
+    """
+    paths = [change.path for change in changes if change.path in foreign]
+    if not paths:
+        return []
+    pids = sorted({pid for path in paths for pid in foreign[path]})
+    whose = "process {}, which is not" if len(pids) == 1 else "processes {}, which are not"
+    by = whose.format(_some(list(map(str, pids))))
+    return [f"{_some(list(map(_show, paths)))}: may be written by {by} the run's"]
+
+
+def _some(names: Sequence[str], more: int = 0) -> str:
+    """The first few, and how many others there are."""
+    rest = max(0, len(names) - _NAMED) + more
+    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _alive(calls: Sequence[CallFact], lasting: Lasting | None) -> list[str]:
+    """What is to be told of what outlived the turn: that nothing did, if something was to."""
+    if lasting is None:
+        return []
+    was_to = any(
+        call.prior is Prior.PROCESSES
+        or (call.guess is not None and call.guess.effect is Likely.PROCESSES)
+        for call in calls
+    )
+    return [lasting.evidence] if lasting.any or was_to else []
 
 
 def _outside(calls: Sequence[CallFact], network: Network) -> tuple[bool, list[str]]:
@@ -113,7 +164,7 @@ def _outside(calls: Sequence[CallFact], network: Network) -> tuple[bool, list[st
     is_external = bool(lines)
     if network.world:
         seen = f"connected to {_destinations(network.world, network.more)}"
-        if not is_external and any(_may_be_external(call) for call in calls):
+        if not is_external and _unexplained(calls):
             is_external, seen = True, f"external: {seen} (seen)"
         lines.append(seen)
     if network.kept:
@@ -121,10 +172,24 @@ def _outside(calls: Sequence[CallFact], network: Network) -> tuple[bool, list[st
     return is_external, lines
 
 
-def _may_be_external(call: CallFact) -> bool:
-    """Whether nothing is known of what it does: a download (`pip install`) is no effect there."""
-    unknown = call.guess is None or call.guess.effect is Likely.UNKNOWN
-    return call.prior is Prior.AUTO and unknown
+def _unexplained(calls: Sequence[CallFact]) -> bool:
+    """Whether a connection to the world is more than the calls of the turn are known for.
+
+    Who writes files or starts something may download for it (`pip install`), which is no effect
+    elsewhere. Of the others nothing is known, or that they do nothing: such a call has nothing to
+    ask of the world, whoever said so.
+    """
+    kinds = {_kind(call) for call in calls}
+    if Likely.UNKNOWN in kinds:
+        return True
+    return Likely.NONE in kinds and not kinds & {Likely.FILES, Likely.PROCESSES}
+
+
+def _kind(call: CallFact) -> Likely:
+    """What is known of it: declared, or else guessed."""
+    if call.prior is not Prior.AUTO:
+        return Likely(call.prior)
+    return call.guess.effect if call.guess is not None else Likely.UNKNOWN
 
 
 def _destinations(connections: Sequence[Connection], more: int = 0) -> str:
@@ -135,13 +200,16 @@ def _destinations(connections: Sequence[Connection], more: int = 0) -> str:
             f"{one.target} ({one.command})" if one.command else one.target for one in in_order
         )
     )
-    rest = max(0, len(names) - _NAMED) + more
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    return _some(names, more)
 
 
-def _unheard(network: Network) -> tuple[str, ...]:
-    """That some of the network may have been missed, where somebody was to watch it."""
-    return (f"network: {network.lost}",) if network.lost is not None else ()
+def _unheard(calls: Sequence[CallFact], network: Network) -> tuple[str, ...]:
+    """That some of the network was missed, or all of it where a call may have used it."""
+    if network.lost is not None:
+        return (f"network: {network.lost}",)
+    if network.watched or not any(call.prior in {Prior.AUTO, Prior.EXTERNAL} for call in calls):
+        return ()
+    return (f"{UNWATCHED}: {network.why_not}" if network.why_not else UNWATCHED,)
 
 
 def describe(changes: Iterable[Change]) -> str:

@@ -8,13 +8,15 @@ None. Rules say what is usual: a prior is a guess. What has no rule, and stands 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from crabrt.core.verdicts import Guess, Likely
 from crabrt.inspector import priors_table as table
+from crabrt.inspector.priors_clouds import cloud, gh
 from crabrt.inspector.priors_git import git
 from crabrt.inspector.priors_words import (
     DEVICES,
+    STRENGTH,
     Place,
     has,
     leaves,
@@ -22,6 +24,7 @@ from crabrt.inspector.priors_words import (
     reads,
     runs_code,
     starts,
+    subcommands,
     unknown,
     writes,
 )
@@ -59,11 +62,9 @@ def _targets(name: str, args: Sequence[Word], place: Place) -> Guess:
     given = operands(args, "mst", "--reference", "--size", "--mode", "--target-directory")
     if name in {"chmod", "chown", "chgrp"}:
         given = given[1:]
-    into = next((args[i + 1] for i, w in enumerate(args[:-1]) if w == "-t"), None)
-    if into is not None and table.TARGETS[name] == table.LAST:
-        given = [into]
-    elif table.TARGETS[name] == table.LAST:
-        given = given[-1:]
+    if table.TARGETS[name] == table.LAST:
+        into = list(_values(args, "t", "--target-directory"))
+        given = into or given[-1:]
     if name == "tee" and not given:
         return reads(name)
     if given and all(place.outside(one) for one in given):
@@ -77,10 +78,15 @@ def _subcommand(name: str, args: Sequence[Word]) -> Guess:
     if args and args[0] in {"--version", "--help", "-h", "-V", "-v"}:
         return reads(name)
     if name in {"dpkg", "rpm", "crontab", "service"}:
-        word: Word = args[0] if args else ""
-    else:
-        given = operands(args, "CHnf", "--context", "--namespace", "--directory", "--prefix")
-        word = given[0] if given else ""
+        return _known(name, args[0] if args else "", known)
+    valued = ("--context", "--namespace", "--directory", "--prefix", *table.VALUED.get(name, ()))
+    meant = subcommands(args, "CHnf", *valued) or [""]
+    first, *others = (_known(name, word, known) for word in meant)
+    found = [first, *(one for one in others if one.effect is not Likely.UNKNOWN)]
+    return min(found, key=lambda one: STRENGTH.index(one.effect))
+
+
+def _known(name: str, word: Word, known: dict[str, str]) -> Guess:
     what = name if word is None else f"{name} {word}".strip()
     for kind, verdict in _KINDS.items():
         if word is not None and word in known.get(kind, "").split():
@@ -92,6 +98,24 @@ def _subcommand(name: str, args: Sequence[Word]) -> Guess:
 
 
 _KINDS = {"reads": reads, "writes": writes, "starts": starts, "sends": leaves}
+
+
+def _values(args: Sequence[Word], letter: str, *long: str) -> Iterator[Word]:
+    """The values of an option: ``-o x``, ``-uo x``, ``-ox``, ``--output x``, ``--output=x``."""
+    rest = iter(args)
+    for word in rest:
+        if word == "--":
+            return
+        if word is None or not word.startswith("-"):
+            continue
+        if word in long:
+            yield next(rest, "")
+        elif word.startswith("--"):
+            option, _, value = word.partition("=")
+            if option in long:
+                yield value
+        elif letter in word:
+            yield word.partition(letter)[2] or next(rest, "")
 
 
 # -- text tools --------------------------------------------------------------------------------
@@ -130,10 +154,7 @@ def _awk(name: str, args: Sequence[Word], place: Place) -> Guess:
 
 
 def _sort(name: str, args: Sequence[Word], place: Place) -> Guess:
-    into = [args[i + 1] for i, word in enumerate(args[:-1]) if word in {"-o", "--output"}]
-    into += [word[2:] for word in args if word and word.startswith("-o") and len(word) > 2]
-    given = any(word and word.startswith("--output=") for word in args)
-    if given or any(not place.outside(one) for one in into):
+    if any(not place.outside(one) for one in _values(args, "o", "--output")):
         return writes(f"{name} -o")
     return reads(name)
 
@@ -153,20 +174,22 @@ def _tar(name: str, args: Sequence[Word], place: Place) -> Guess:
     mode = args[0] if args else ""
     if mode is None:
         return writes(name)
-    letters = mode.lstrip("-") if not mode.startswith("--") else ""
-    if "t" in letters or has(args, "", "--list"):
+    letters = set(mode.lstrip("-")) if not mode.startswith("--") else set()
+    if ("t" in letters and not letters & set("cxruA")) or has(args, "", "--list"):
         return reads(f"{name} -t")
     return writes(name)
 
 
 def _unzip(name: str, args: Sequence[Word], place: Place) -> Guess:
     del place
-    return reads(f"{name} -l") if has(args, "lptvZ") else writes(name)
+    return reads(f"{name} -l") if has(args, "lptvZ", valued="dPx") else writes(name)
 
 
 def _squeeze(name: str, args: Sequence[Word], place: Place) -> Guess:
     del place
-    return reads(f"{name} -c") if has(args, "clt", "--stdout", "--list") else writes(name)
+    return (
+        reads(f"{name} -c") if has(args, "clt", "--stdout", "--list", valued="S") else writes(name)
+    )
 
 
 def _dd(name: str, args: Sequence[Word], place: Place) -> Guess:
@@ -207,14 +230,20 @@ def _url(name: str, args: Sequence[Word], place: Place) -> Guess:
         return reads(name)
     valued = _CURL_VALUED if name == "curl" else "aoPUteiTwQ"
     urls = operands(args, valued, *_CURL_VALUED_LONG, "--output-document", "--directory-prefix")
-    hosts = [None if url is None else re.sub(r"^\w+://", "", url) for url in urls]
-    if hosts and all(host and _is_local(host) for host in hosts):
+    if urls and all(url is not None and _is_local(url) for url in urls):
         return Guess(Likely.UNKNOWN, f"{name}: asks something on this machine")
     return leaves(name)
 
 
-def _is_local(host: str) -> bool:
-    return host.rpartition("@")[2].startswith(table.LOCAL_HOSTS)
+_HOST = re.compile(
+    r"(?:\w+://)?(?:[^/?#]*@)?(\[[^\]/?#]*\]|[^:/?#\[]*)(?::\d*)?(?:[/?#].*)?", re.DOTALL
+)
+
+
+def _is_local(url: str) -> bool:
+    """Whether a URL, or an address without a scheme, names this machine: by its whole host."""
+    found = _HOST.fullmatch(url)
+    return found is not None and table.LOCAL_HOST.fullmatch(found[1].lower()) is not None
 
 
 def _rsync(name: str, args: Sequence[Word], place: Place) -> Guess:
@@ -224,75 +253,58 @@ def _rsync(name: str, args: Sequence[Word], place: Place) -> Guess:
     return reads(name) if given and place.outside(given[-1]) else writes(name)
 
 
-_GH_READS = "view list ls status diff checks watch browse search download verify"
-_GH_WRITES = "checkout clone"
-
-
-def _gh(name: str, args: Sequence[Word], place: Place) -> Guess:
-    del place
-    given = operands(args, "RHFfXqt", "--repo", "--json", "--jq", "--method")
-    words = [one or "" for one in given[:2]]
-    what = " ".join([name, *words]).strip()
-    if not words or words[0] in {"version", "help", "status", "search", "completion"}:
-        return reads(what)
-    if words[0] == "api":
-        changes = has(args, "XfF", "--method", "--field", "--raw-field", "--input")
-        return leaves(f"{name} api") if changes else reads(f"{name} api")
-    verb = words[1] if len(words) > 1 else ""
-    if verb in _GH_READS.split():
-        return reads(what)
-    return writes(what) if verb in _GH_WRITES.split() else leaves(what)
-
-
-def _aws(name: str, args: Sequence[Word], place: Place) -> Guess:
-    del place
-    words = [one or "" for one in operands(args, "", "--profile", "--region", "--project")[:3]]
-    what = " ".join([name, *words[:2]]).strip()
-    if any(re.fullmatch(r"(describe|list|get|head|show)(-.*)?|ls|version|help", w) for w in words):
-        return reads(what)
-    return leaves(what)
-
-
 # -- interpreters ------------------------------------------------------------------------------
 
 
 def _python(name: str, args: Sequence[Word], place: Place) -> Guess:
-    if set(args) & {"--version", "-V", "-VV", "--help", "-h"}:
-        return reads(name)
-    if "-m" in args[:-1]:
-        at = list(args).index("-m")
-        module, rest = args[at + 1], args[at + 2 :]
-        if module in {"pip", "build", "twine", "mypy", "ruff", "black", "isort", "venv"}:
-            return writes(f"{name} -m {module}") if module in {"build", "venv"} else judge(
-                module, rest, place
-            )  # fmt: skip
-        if module in {"py_compile", "compileall"}:
-            return writes(f"{name} -m {module}")
-        if module in {"json.tool", "site", "sysconfig", "platform", "tokenize", "dis", "ast"}:
-            return reads(f"{name} -m {module}")
-        return runs_code(f"{name} -m {module}")
-    return runs_code(f"{name} -c" if "-c" in args else name)
+    rest = list(args)
+    while rest and rest[0] is not None and rest[0].startswith("-") and len(rest[0]) > 1:
+        option = rest.pop(0)
+        assert option is not None
+        if option in {"--version", "-V", "-VV", "--help", "-h"}:
+            return reads(name)
+        if option in {"-W", "-X", "--check-hash-based-pycs"}:
+            del rest[:1]
+        elif not option.startswith("--") and option.endswith("c"):
+            return runs_code(f"{name} -c")
+        elif not option.startswith("--") and option.endswith("m"):
+            return _module(name, rest, place)
+    return runs_code(name)
+
+
+def _module(name: str, rest: Sequence[Word], place: Place) -> Guess:
+    module = rest[0] if rest else None
+    what = f"{name} -m {module or ''}".strip()
+    if module in {"pip", "twine", "mypy", "ruff", "black", "isort"}:
+        return judge(module, rest[1:], place)
+    if module in {"build", "venv", "py_compile", "compileall"}:
+        return writes(what)
+    if module in {"json.tool", "site", "sysconfig", "platform", "tokenize", "dis", "ast"}:
+        return reads(what)
+    return runs_code(what)
 
 
 def _make(name: str, args: Sequence[Word], place: Place) -> Guess:
     del place
-    dry = has(args, "nqv", "--dry-run", "--just-print", "--question", "--version")
+    long = ("--dry-run", "--just-print", "--question", "--version")
+    dry = has(args, "nqv", *long, valued="CEIfjloW")
     return reads(f"{name} -n") if dry else runs_code(name)
 
 
 def _ruff(name: str, args: Sequence[Word], place: Place) -> Guess:
     del place
-    if "--no-cache" in args and "--fix" not in args and ("check" in args or "--check" in args):
-        return reads(name)
-    return writes(name)
+    verb = subcommands(args, "", "--config", "--color")[:1]
+    tells = verb == ["check"] or (verb == ["format"] and has(args, "", "--check", "--diff"))
+    acts = has(args, "o", "--fix", "--fix-only", "--add-noqa", "--output-file", "--watch")
+    return reads(name) if tells and "--no-cache" in args and not acts else writes(name)
 
 
 _RULES: dict[str, Callable[[str, Sequence[Word], Place], Guess]] = {
     "sed": _sed, "awk": _awk, "sort": _sort, "uniq": _uniq, "rg": _rg, "tar": _tar,
     "unzip": _unzip, "gzip": _squeeze, "gunzip": _squeeze, "bzip2": _squeeze, "xz": _squeeze,
     "zstd": _squeeze, "dd": _dd, "gofmt": _formatter, "clang-format": _formatter,
-    "yq": _formatter, "git": git, "curl": _url, "wget": _url, "rsync": _rsync, "gh": _gh,
-    "glab": _gh, "aws": _aws, "gcloud": _aws, "az": _aws, "gsutil": _aws, "python": _python,
+    "yq": _formatter, "git": git, "curl": _url, "wget": _url, "rsync": _rsync, "gh": gh,
+    "glab": gh, "aws": cloud, "gcloud": cloud, "az": cloud, "gsutil": cloud, "python": _python,
     "python3": _python, "python2": _python, "make": _make, "gmake": _make, "ruff": _ruff,
 }  # fmt: skip
 """The commands whose options decide."""

@@ -48,7 +48,7 @@ _SENDS_WITH = {"lfs": {"push"}, "svn": {"dcommit"}, "p4": {"submit"}, "annex": {
 def _git_subcommand(what: str, word: str, args: Sequence[Word], place: Place) -> Guess:
     if word in _SENDS or (word in _SENDS_WITH and set(args) & _SENDS_WITH[word]):
         return leaves(what)
-    if word == "submodule" and args[:1] == ["foreach"]:
+    if word == "submodule" and operands(args)[:1] == ["foreach"]:
         return runs_code(f"{what} foreach")
     if word in {"rebase", "bisect"} and (has(args, "x", "--exec") or args[:1] == ["run"]):
         return runs_code(what)
@@ -70,7 +70,8 @@ def _git_subcommand(what: str, word: str, args: Sequence[Word], place: Place) ->
 def _git_lists(what: str, word: str, args: Sequence[Word]) -> Guess:
     listing = table.GIT_LISTS[word].split()
     bare = not args and word in {"branch", "tag", "remote", "notes", "reflog", "submodule"}
-    if bare or any(arg and arg.partition("=")[0] in listing for arg in args):
+    options = {arg.partition("=")[0] for arg in args if arg and arg.startswith("-")}
+    if bare or options.intersection(listing) or set(operands(args)[:1]).intersection(listing):
         return reads(what)
     if word in {"config", "symbolic-ref"} and len(operands(args)) == 1 == len(args):
         return reads(what)

@@ -15,6 +15,7 @@ from crabrt.inspector import priors_table as table
 from crabrt.inspector import shell
 from crabrt.inspector.priors_commands import judge
 from crabrt.inspector.priors_words import (
+    STRENGTH,
     Place,
     has,
     reads,
@@ -32,9 +33,6 @@ _REASON_MAX = 160
 _REASONS = 3
 
 _TOO_DEEP = "too many commands in commands"
-
-_STRENGTH = (Likely.EXTERNAL, Likely.UNKNOWN, Likely.PROCESSES, Likely.FILES, Likely.NONE)
-"""Strongest first. Unknown is stronger than all but what surely cannot be taken back."""
 
 
 def guess_command(command: str, place: Place = Place()) -> Guess:  # noqa: B008 - frozen
@@ -60,7 +58,7 @@ def strongest(found: Iterable[Guess]) -> Guess:
     reasons: dict[Likely, dict[str, None]] = {}
     for one in found:
         reasons.setdefault(one.effect, {}).setdefault(one.reason)
-    effect = next((one for one in _STRENGTH if one in reasons), Likely.NONE)
+    effect = next((one for one in STRENGTH if one in reasons), Likely.NONE)
     said = [reason for reason in reasons.get(effect, {}) if reason]
     if effect is Likely.NONE:
         text = f"reads only: {', '.join(said)}" if said else "nothing to run"
@@ -112,7 +110,7 @@ class _Around:
     functions: frozenset[str] = frozenset()
 
 
-_AT_HOME = re.compile(r"/(usr/(local/)?)?s?bin/|/opt/[^/]+/bin/")
+_AT_HOME = re.compile(r"(/(usr/(local/)?)?s?bin|/opt/[^/]+/bin)/[^/]+")
 
 
 def _run(command: Command, around: _Around) -> Iterator[Guess]:
@@ -131,7 +129,7 @@ def _run(command: Command, around: _Around) -> Iterator[Guess]:
     name = first.rpartition("/")[2]
     if first in around.functions:
         return  # what it does is in the same text
-    if name != first and not _AT_HOME.match(first):
+    if name != first and not _AT_HOME.fullmatch(first):
         yield runs_code(first)
         return
     through = _wrapped if name in table.WRAPPERS else _THROUGH.get(name)

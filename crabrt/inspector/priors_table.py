@@ -6,6 +6,8 @@ what is usual on Linux; docs/internals/verdicts.md says how to add to them.
 
 from __future__ import annotations
 
+import re
+
 
 def words(text: str) -> frozenset[str]:
     """The set of the words in `text`."""
@@ -235,7 +237,21 @@ ALIASES = {
     "ack": "rg", "ag": "rg", "source": ".", "wget2": "wget",
 }  # fmt: skip
 
-LOCAL_HOSTS = ("localhost", "127.", "[::1]", "0.0.0.0")  # noqa: S104 - names, nobody binds to them
+VALUED = {
+    "kubectl": ("--kubeconfig", "--cluster", "--user", "--server", "-s", "--token", "--as"),
+    "helm": ("--kubeconfig", "--kube-context", "--kube-token", "--kube-apiserver"),
+    "docker": ("--host", "--config", "-c", "--log-level", "-l"),
+    "podman": ("--connection", "-c", "--log-level", "--root", "--url"),
+    "npm": ("--workspace", "-w", "--registry", "--tag", "--userconfig", "--loglevel"),
+    "pip": ("--log", "--proxy", "--python", "--timeout", "--retries", "--cert", "--exists-action"),
+    "yarn": ("--cwd",), "pnpm": ("--dir", "--filter"), "apt": ("-o", "-t"),
+    "cargo": ("--manifest-path", "--color", "--config", "-Z"), "uv": ("--project", "--config-file"),
+    "systemctl": ("--machine", "-M", "--host", "--type", "-t", "--property", "-p", "--root"),
+}  # fmt: skip
+"""Options before the subcommand whose value is the next word, beside those of many programs."""
+
+LOCAL_HOST = re.compile(r"localhost|127(\.\d{1,3}){1,3}|\[::1\]|0\.0\.0\.0")
+"""The hosts that are this machine."""
 
 REPLACED = frozenset({"PATH", "LD_PRELOAD", "LD_LIBRARY_PATH", "BASH_ENV", "ENV", "IFS"})
 """Variables that decide what a command's name means."""

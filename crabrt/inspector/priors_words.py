@@ -12,6 +12,17 @@ from crabrt.inspector.shell import Word
 
 LEAVES = "leaves the machine"
 
+STRENGTH = (Likely.EXTERNAL, Likely.UNKNOWN, Likely.PROCESSES, Likely.FILES, Likely.NONE)
+"""Strongest first. Unknown is stronger than all but what surely cannot be taken back."""
+
+PLAIN = frozenset(
+    {
+        "-q", "--quiet", "--silent", "--verbose", "--debug", "-y", "--yes", "--no-pager",
+        "--offline", "--no-color",
+    }
+)  # fmt: skip
+"""Options that, wherever they exist, take no value."""
+
 DEVICES = re.compile(r"/dev/(null|zero|full|stdin|stdout|stderr|tty|fd/\d+)|&?\d+|-")
 
 
@@ -73,8 +84,15 @@ def redirection(path: Word, place: Place) -> Guess | None:
     return Guess(Likely.FILES, "writes a file" if path is None else f"writes {path}")
 
 
-def has(args: Sequence[Word], letters: str, *long: str) -> bool:
-    """Whether one of these options is given: letters also in a cluster (``-Ei``)."""
+def has(args: Sequence[Word], letters: str, *long: str, valued: str = "") -> bool:
+    """Whether one of these options is given: letters also in a cluster (``-Ei``).
+
+    Args:
+        args: the arguments.
+        letters: of short options.
+        long: long options.
+        valued: letters of options whose value may be the rest of the word (``-Iinclude``).
+    """
     for word in args:
         if word == "--":
             return False
@@ -83,9 +101,15 @@ def has(args: Sequence[Word], letters: str, *long: str) -> bool:
         if word.startswith("--"):
             if word.partition("=")[0] in long:
                 return True
-        elif set(letters) & set(word[1:]):
+        elif not set(letters).isdisjoint(_cluster(word, valued)):
             return True
     return False
+
+
+def _cluster(word: str, valued: str) -> str:
+    """The letters of ``-Ei``, without the value that one of `valued` may have in the same word."""
+    ends = [at for at, letter in enumerate(word) if letter in valued]
+    return word[: ends[0]] if ends else word
 
 
 def operands(args: Sequence[Word], valued: str = "", *long: str) -> list[Word]:
@@ -105,4 +129,54 @@ def operands(args: Sequence[Word], valued: str = "", *long: str) -> list[Word]:
             found.append(word)
         elif word in long or (not word.startswith("--") and word[-1] in valued):
             next(rest, None)
+    return found
+
+
+def subcommands(args: Sequence[Word], valued: str = "", *long: str) -> list[Word]:
+    """The words that may be the subcommand, as far as the options before it are known.
+
+    It is the first operand. Behind an option that is not known stands its value or an operand:
+    then the next operand is meant, too.
+    """
+    found: list[Word] = []
+    doubt = False
+    rest = iter(args)
+    for word in rest:
+        if word is None or not word.startswith("-") or word == "-":
+            found.append(word)
+            if not doubt:
+                break
+            doubt = False
+        elif word == "--":
+            found += [next(rest, "")]
+            break
+        elif word in long or (not word.startswith("--") and word[-1] in valued):
+            next(rest, None)
+            doubt = False
+        else:
+            doubt = "=" not in word and word not in PLAIN
+    return found
+
+
+def leading(
+    args: Sequence[Word], valued: frozenset[str], plain: frozenset[str] = frozenset()
+) -> list[str]:
+    """The operands up to the first option that is not known: its value may stand behind it.
+
+    Args:
+        args: the arguments.
+        valued: options whose value is the next word.
+        plain: options that take none, beside `PLAIN`.
+    """
+    found: list[str] = []
+    rest = iter(args)
+    for word in rest:
+        if word is None:
+            break
+        if not word.startswith("-"):
+            found.append(word)
+        elif word in valued:
+            next(rest, None)
+        elif not (word in plain or word in PLAIN or word.partition("=")[0] in valued):
+            break
     return found

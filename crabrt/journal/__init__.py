@@ -1,7 +1,8 @@
 """The journal: the append-only log of a run, and what can be read from it.
 
 What it is: framing, hash chain, segments and lease of one run; reading and following it; the fold
-of its entries into what a person asks about; the projection of all runs that makes asking quick.
+of its entries into what a person asks about; the projection of all runs that makes asking quick;
+and, in ``restores``, the small log of what was restored in a workspace.
 What it is not: a place that knows how turns come about (the runtime's) or what a root holds (the
 workspace's).
 
@@ -23,7 +24,15 @@ from crabrt.journal.promises import promised_references
 from crabrt.journal.reading import Position, PositionLost, Record, follow, read_journal
 from crabrt.journal.repairing import Cut, cut_journal
 from crabrt.journal.retention import references, thin_turns
-from crabrt.journal.views import InnerView, ModelView, NoteView, RunView, ToolView, TurnView
+from crabrt.journal.views import (
+    InnerView,
+    ModelView,
+    MoveView,
+    NoteView,
+    RunView,
+    ToolView,
+    TurnView,
+)
 from crabrt.journal.writing import Journal
 
 __all__ = [
@@ -37,6 +46,7 @@ __all__ = [
     "LeaseHolder",
     "Marks",
     "ModelView",
+    "MoveView",
     "NoteView",
     "Position",
     "PositionLost",

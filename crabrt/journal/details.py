@@ -20,7 +20,7 @@ from crabrt.core.entries import (
 )
 from crabrt.core.verdicts import Guess, Prior
 from crabrt.journal.reading import read_journal
-from crabrt.journal.views import TurnView
+from crabrt.journal.views import TurnView, plausible
 
 
 class CallDetail(msgspec.Struct, frozen=True):
@@ -115,11 +115,11 @@ def _sealed(call: CallDetail, body: Response | Result) -> CallDetail:
         streamed=body.streamed,
     )
     if isinstance(body, Result):
-        return msgspec.structs.replace(call, duration_ms=body.duration_ms)
+        return msgspec.structs.replace(call, duration_ms=plausible(body.duration_ms))
     return msgspec.structs.replace(
         call,
-        duration_ms=body.wait_ms,
+        duration_ms=plausible(body.wait_ms),
         tokens_in=body.tokens_in,
         tokens_out=body.tokens_out,
-        cost_usd=body.cost_usd,
+        cost_usd=None if body.cost_usd is None else plausible(body.cost_usd),
     )

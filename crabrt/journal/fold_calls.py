@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from crabrt.core.entries import Body, Intent, Request, Response, Result, Superseded, TurnOpened
 from crabrt.journal.reading import Record
 from crabrt.journal.turntable import Fold
-from crabrt.journal.views import OPEN, ModelView, ToolView
+from crabrt.journal.views import OPEN, ModelView, ToolView, plausible
 
 
 def _turn_opened(fold: Fold, body: TurnOpened, record: Record) -> None:
@@ -27,7 +27,7 @@ def _superseded(fold: Fold, body: Superseded, record: Record) -> None:
         turn = fold.get(number)
         if turn is None:
             continue
-        turn.drop_calls_after(body.after, keep_external=True)
+        turn.drop_calls_after(body.after, keep_outside=True)
         fold.mark_changed(number)
     fold.state.calls = {
         call: number for call, number in fold.state.calls.items() if fold.has_call(number, call)
@@ -35,7 +35,10 @@ def _superseded(fold: Fold, body: Superseded, record: Record) -> None:
     last = fold.run.turn
     while last > first and fold.begins_after(last, body.after) and not fold.count_calls(last):
         last -= 1
+    moves = fold.moves_from(last + 1)
     fold.drop_turns(last + 1)
+    if moves:
+        fold.add_moves(record, *moves)
 
 
 def _request(fold: Fold, body: Request, record: Record) -> None:
@@ -43,8 +46,10 @@ def _request(fold: Fold, body: Request, record: Record) -> None:
     if number is None:
         number = record.entry.turn
     turn = fold.touch(number, record)
-    if body.call not in turn.models:
-        turn.models[body.call] = ModelView(body.call, None, record.entry.seq, body.model)
+    known = turn.models.get(body.call)
+    if known is None:
+        known = ModelView(body.call, None, record.entry.seq, body.model)
+    turn.models[body.call] = replace(known, began_ns=record.entry.wall_ns)
     fold.state.calls[body.call] = number
 
 
@@ -58,10 +63,10 @@ def _response(fold: Fold, body: Response, record: Record) -> None:
     turn.models[body.call] = replace(
         old,
         ok=body.failure is None and not body.cancelled,
-        wait_ms=body.wait_ms,
+        wait_ms=plausible(body.wait_ms),
         tokens_in=body.tokens_in,
         tokens_out=body.tokens_out,
-        cost_usd=body.cost_usd,
+        cost_usd=None if body.cost_usd is None else plausible(body.cost_usd),
         streamed=body.streamed,
         cancelled=body.cancelled,
         times=old.times + 1,
@@ -77,10 +82,15 @@ def _intent(fold: Fold, body: Intent, record: Record) -> None:
     if old is None:
         guess = None if body.guess is None else body.guess.effect
         turn.tools[body.call] = ToolView(
-            body.call, None, record.entry.seq, prior=body.prior, guess=guess
+            body.call,
+            None,
+            record.entry.seq,
+            prior=body.prior,
+            guess=guess,
+            began_ns=record.entry.wall_ns,
         )
     else:
-        turn.tools[body.call] = replace(old, ok=None)
+        turn.tools[body.call] = replace(old, ok=None, began_ns=record.entry.wall_ns)
     fold.state.calls[body.call] = number
 
 
@@ -94,7 +104,7 @@ def _result(fold: Fold, body: Result, record: Record) -> None:
     turn.tools[body.call] = replace(
         old,
         ok=body.failure is None and not body.cancelled,
-        duration_ms=body.duration_ms,
+        duration_ms=plausible(body.duration_ms),
         cancelled=body.cancelled,
         times=old.times + 1,
     )

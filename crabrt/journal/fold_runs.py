@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from crabrt.core.entries import (
     Body,
     Ended,
@@ -21,7 +23,17 @@ from crabrt.errors import DamagedJournal
 from crabrt.journal.fold_states import checked_root
 from crabrt.journal.reading import Record
 from crabrt.journal.turntable import Fold
-from crabrt.journal.views import FORKED, OPEN, RunView, TurnView
+from crabrt.journal.views import (
+    ENDING,
+    FORKED,
+    OPEN,
+    RESUMED,
+    ROLLED_BACK,
+    MoveView,
+    RunView,
+    TurnView,
+    plausible,
+)
 
 
 def _started(fold: Fold, body: Started, record: Record) -> None:
@@ -52,7 +64,10 @@ def _forked(fold: Fold, body: Forked, record: Record) -> None:
     fold.state.checked = min(fold.state.checked, body.turn)
     turn = fold.touch(body.turn, record)
     if seq is not None:
-        turn.drop_calls_after(seq, keep_external=False)
+        turn.drop_calls_after(seq, keep_outside=False)
+        kept = tuple(move for move in turn.view.moves if move.seq <= seq)
+        turn.view = replace(turn.view, moves=kept)
+    _move(fold, record, FORKED, body.turn, body.lineage.parent or "")
     run = fold.run
     root = _state_at(turn.view, seq)
     restorable = body.turn if turn.view.root is not None else fold.restorable_before(body.turn)
@@ -92,19 +107,29 @@ def _resumed(fold: Fold, body: Resumed, record: Record) -> None:
         exit_ms=0.0,
         exclude=tuple(dict.fromkeys((*fold.run.exclude, *body.exclude))),
     )
+    _move(fold, record, RESUMED, body.turn, body.mode)
 
 
 def _ended(fold: Fold, body: Ended, record: Record) -> None:
-    del record
     fold.edit_run(
-        status=body.status, result=body.result, failure=body.failure, exit_ms=body.exit_ms
+        status=body.status,
+        result=body.result,
+        failure=body.failure,
+        exit_ms=plausible(body.exit_ms),
     )
+    _move(fold, record, ENDING, None, body.status)
 
 
 def _rolled_back(fold: Fold, body: RolledBack, record: Record) -> None:
     fold.edit_run(
         root=checked_root(fold, body.root), root_turn=body.to, root_ns=record.entry.wall_ns
     )
+    _move(fold, record, ROLLED_BACK, body.to)
+
+
+def _move(fold: Fold, record: Record, kind: str, to: int | None, how: str = "") -> None:
+    entry = record.entry
+    fold.add_moves(record, MoveView(kind, entry.seq, entry.wall_ns, to, how))
 
 
 def _state_at(view: TurnView, seq: int | None) -> ObjectId | None:

@@ -13,7 +13,7 @@ from crabrt.core.verdicts import Protection
 from crabrt.errors import DamagedJournal
 from crabrt.journal.reading import Record
 from crabrt.journal.turntable import Fold, OpenTurn
-from crabrt.journal.views import InnerView, NoteView
+from crabrt.journal.views import InnerView, NoteView, plausible
 
 _MAX_BYTES = 1 << 62
 _SAFE = (Protection.DURABLE, Protection.REPLICATED, Protection.INHERITED)
@@ -60,6 +60,8 @@ def _checkpoint(fold: Fold, body: Checkpoint, record: Record) -> None:
         bytes_stored=min(view.bytes_stored + body.bytes_stored, _MAX_BYTES),
         not_captured=view.not_captured + body.not_captured,
         shared=view.shared or body.shared,
+        unprotected=tuple(dict.fromkeys((*view.unprotected, *body.unimaged))),
+        frozen_ms=view.frozen_ms + plausible(body.frozen_ms),
     )
     if body.inner:
         _put_inner(fold, turn, body, body.protection, record)
@@ -70,10 +72,11 @@ def _checkpoint(fold: Fold, body: Checkpoint, record: Record) -> None:
         position=body.position,
         protection=body.protection,
         consistency=body.consistency,
-        scan_ms=body.scan_ms,
-        capture_ms=body.capture_ms,
-        durable_ms=body.durable_ms,
+        scan_ms=plausible(body.scan_ms),
+        capture_ms=plausible(body.capture_ms),
+        durable_ms=plausible(body.durable_ms),
         observer=body.observer,
+        processes=checked_processes(fold, body.processes),
     )
     fold.edit_run(restorable=max(body.turn, fold.run.restorable or 0))
     fold.state.checked = body.turn
@@ -101,12 +104,23 @@ def checked_root(fold: Fold, root: bytes) -> ObjectId:
     return ObjectId(root)
 
 
+def checked_processes(fold: Fold, root: bytes) -> bytes:
+    """The root of processes that an entry names, or that it names none.
+
+    Raises:
+        DamagedJournal: it is no id.
+    """
+    return checked_root(fold, root) if root else b""
+
+
 def _put_inner(
     fold: Fold, turn: OpenTurn, body: Captured | Checkpoint, protection: Protection, record: Record
 ) -> None:
-    inner = InnerView(
-        body.inner, checked_root(fold, body.root), body.position, protection, record.entry.wall_ns
-    )
+    root, processes = checked_root(fold, body.root), b""
+    if isinstance(body, Checkpoint):
+        processes = checked_processes(fold, body.processes)
+    wall_ns = record.entry.wall_ns
+    inner = InnerView(body.inner, root, body.position, protection, wall_ns, processes)
     others = [other for other in turn.view.inner if other.inner != body.inner]
     kept = sorted([*others, inner], key=lambda one: one.inner)
     turn.view = replace(turn.view, inner=tuple(kept))
@@ -114,7 +128,7 @@ def _put_inner(
 
 def _gated(fold: Fold, body: Gated, record: Record) -> None:
     turn = fold.touch(body.turn, record)
-    turn.view = replace(turn.view, exposed_ms=turn.view.exposed_ms + body.exposed_ms)
+    turn.view = replace(turn.view, exposed_ms=turn.view.exposed_ms + plausible(body.exposed_ms))
 
 
 def _exposed(fold: Fold, body: Exposed, record: Record) -> None:

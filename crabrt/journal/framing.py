@@ -19,7 +19,6 @@ from blake3 import blake3
 
 MAGIC = b"CRABJRNL"
 VERSION = 1
-CHAIN_BYTES = 32
 NONCE_BYTES = 16
 MAX_PAYLOAD_BYTES = 16 << 20
 """Entries are small (long values are objects of the store); a greater length is not believed."""

@@ -65,10 +65,6 @@ class Marks(msgspec.Struct, frozen=True):
     pins: dict[int, bool] = {}
     thinned: tuple[ThinnedRange, ...] = ()
 
-    def thinned_at(self, turn: int) -> ThinnedRange | None:
-        """When and why `turn` was thinned, or None if it was not."""
-        return next((r for r in self.thinned if r.first <= turn <= r.last), None)
-
     def thinned_ranges(self) -> list[tuple[int, int]]:
         """The thinned turns as ranges (first, last) in order, none touching the next."""
         merged: list[tuple[int, int]] = []

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Self
+
+import msgspec
 
 from crabrt.core.failpoints import declare
 from crabrt.core.forks import unforked
@@ -24,16 +26,34 @@ from crabrt.core.targets import TurnRef
 from crabrt.errors import CrabError, NotFound
 from crabrt.journal import lookup, rows
 from crabrt.journal.database import Database
-from crabrt.journal.layout import journal_dir, unavailable
+from crabrt.journal.inbox import Marks
+from crabrt.journal.layout import journal_dir, run_dir, unavailable
 from crabrt.journal.lease import last_words, lease_holder
 from crabrt.journal.lookup import CheckpointRow, RunRow, TurnRow
 from crabrt.journal.rows import Problem, StoredRun
+from crabrt.journal.turntable import FoldState
 from crabrt.journal.updating import is_stale, take_in
 from crabrt.journal.views import DAMAGED, FORKED, OPEN, live_status
 
 _APPLIED = declare("index.applied", "journal entries are folded, the transaction is not committed")
 
 _FLUSH_TURNS = 512
+
+
+class Folded(msgspec.Struct, frozen=True):
+    """Where the fold of a run stands, for whoever follows the run from there.
+
+    Attributes:
+        state: of the fold; the caller's own.
+        turns: the turns, without marks from the inbox, packed as `rows.unpack_turn` takes them.
+        marks: what the inbox came to.
+        problem: what is broken behind the last entry folded, or None.
+    """
+
+    state: FoldState
+    turns: tuple[bytes, ...]
+    marks: Marks
+    problem: Problem | None
 
 
 class RunIndex:
@@ -69,15 +89,19 @@ class RunIndex:
 
     # -- keeping up --------------------------------------------------------------------------
 
-    def refresh(self) -> None:
+    def refresh(self, only: Collection[str] | None = None) -> None:
         """Take in what was added to the journals and inboxes.
+
+        Args:
+            only: of these runs; None: of all.
 
         Raises:
             StoreUnavailable: the runs cannot be listed.
             StoreBusy: another process keeps the index locked.
+            UsageError: one of `only` could not be a run id.
         """
         self._database.reopen_if_moved()
-        self._database.run(self._refresh, lambda: None)
+        self._database.run(lambda connection: self._refresh(connection, only), lambda: None)
 
     def rebuild(self) -> None:
         """Throw everything away and fold all journals again.
@@ -91,9 +115,13 @@ class RunIndex:
     def _refill(self) -> None:
         self._database.run(self._refresh, lambda: None)
 
-    def _refresh(self, connection: sqlite3.Connection) -> None:
-        known = {run for (run,) in connection.execute("SELECT run FROM runs")}
-        present = set(self._present())
+    def _refresh(self, connection: sqlite3.Connection, only: Collection[str] | None = None) -> None:
+        if only is None:
+            known = {run for (run,) in connection.execute("SELECT run FROM runs")}
+            present = set(self._present())
+        else:
+            known = set(only)
+            present = {run for run in only if journal_dir(run_dir(self.home, RunId(run))).is_dir()}
         for run in sorted(known - present):
             rows.forget_run(connection, run)
         for run in sorted(present):
@@ -162,8 +190,19 @@ class RunIndex:
             lambda connection: self._turns(connection, run, first, last), self._refill
         )
 
+    def folded(self, run: RunId | str) -> Folded:
+        """A run as it was folded, to fold it further: all of one instant.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        return self._database.run(
+            lambda connection: self._folded(connection, run),
+            lambda: None,  # who follows a run can as well begin at its beginning
+        )
+
     def external_turns(self, run: RunId | str, first: int = 0) -> list[TurnRow]:
-        """The turns of a run from `first` on that have calls declared external, in order.
+        """The turns of a run from `first` on that acted outside, or may have, in order.
 
         Raises:
             NotFound: there is no such run.
@@ -289,6 +328,13 @@ class RunIndex:
             if len(views) != high - low + 1:
                 rows.check_turns(connection, run, stored)
             return lookup.with_marks(views, stored.state.run, stored.marks)
+
+    def _folded(self, connection: sqlite3.Connection, run: str) -> Folded:
+        with rows.snapshot(connection):
+            stored = self._stored(connection, run)
+            rows.check_turns(connection, run, stored)
+            turns = rows.load_packed_turns(connection, run)
+            return Folded(stored.state, tuple(turns), stored.marks, stored.problem)
 
     def _external_turns(
         self, connection: sqlite3.Connection, run: str, first: int

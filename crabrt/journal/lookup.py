@@ -66,6 +66,7 @@ class CheckpointRow(msgspec.Struct, frozen=True):
         consistency: of which instant its files are.
         workspace, workspace_id: of which directory.
         turn_row: the turn.
+        processes: id of the root of what was alive; empty if nothing was.
         skipped: turns that were passed over as they have no checkpoint, where it was counted from
             the end.
     """
@@ -80,6 +81,7 @@ class CheckpointRow(msgspec.Struct, frozen=True):
     workspace: bytes
     workspace_id: str
     turn_row: TurnRow
+    processes: bytes = b""
     skipped: tuple[int, ...] = ()
 
 
@@ -213,12 +215,14 @@ def checkpoint_of(
             hint=hint,
         )
     root, position, protection = turn.root, turn.position, turn.protection
+    processes = turn.processes
     if inner:
         found = next((one for one in turn.inner if one.inner == inner), None)
         if found is None:
             refuse_if_damaged(row)
             raise NotFound("the turn has no such inner checkpoint", where=where, hint=hint)
         root, position, protection = found.root, found.position, found.protection
+        processes = found.processes
     if root is None:
         refuse_if_damaged(row)
         why = "; ".join(turn.unprotected) or "it was still open"
@@ -234,6 +238,7 @@ def checkpoint_of(
         workspace=row.workspace,
         workspace_id=row.workspace_id,
         turn_row=turn,
+        processes=processes,
         skipped=skipped,
     )
 
@@ -244,8 +249,10 @@ def with_marks(views: Sequence[TurnView], run: RunView, marks: Marks) -> list[Tu
     for label, (turn, _) in marks.merged_labels(run.labels).items():
         labels.setdefault(turn, []).append(label)
     pins = {**run.pins, **marks.pins}
+    low = min((view.turn for view in views), default=0)
+    high = max((view.turn for view in views), default=-1)
     thinned = {
-        turn: r for r in marks.thinned for turn in range(max(r.first, 0), min(r.last, run.turn) + 1)
+        turn: r for r in marks.thinned for turn in range(max(r.first, low), min(r.last, high) + 1)
     }
     return [_marked(view, labels, pins, thinned) for view in views]
 

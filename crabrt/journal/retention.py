@@ -98,6 +98,8 @@ def named_by(record: Record, kept: Callable[[int], bool]) -> Iterator[tuple[Obje
     if isinstance(body, Captured | Checkpoint | RolledBack):
         if kept(body.to if isinstance(body, RolledBack) else body.turn):
             yield _checked(body.root, where), ObjectKind.ROOT
+            if isinstance(body, Checkpoint) and body.processes:
+                yield _checked(body.processes, where), ObjectKind.ROOT
     elif body is not None:
         for content in _contents(body):
             kind = ObjectKind.LIST if content.level else ObjectKind.DATA

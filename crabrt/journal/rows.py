@@ -1,7 +1,7 @@
 """The rows of the run index: what is kept of a run and of a turn, and how it is known to be whole.
 
 Each row carries a checksum over its key and bytes; a run's row says how many turns it has, and how
-many of them called something external. What does not match is `Rotten`: it is never mended from
+many of them acted outside, or may have. What does not match is `Rotten`: it is never mended from
 what is left, since nobody could tell what is missing.
 """
 
@@ -13,7 +13,6 @@ from collections.abc import Iterator
 
 import msgspec
 
-from crabrt.core.verdicts import Prior
 from crabrt.errors import CrabError, Damaged, DamagedJournal, FormatTooNew, StoreUnavailable
 from crabrt.journal.database import Rotten, checksum
 from crabrt.journal.inbox import Marks
@@ -35,7 +34,7 @@ class StoredRun(msgspec.Struct, frozen=True, array_like=True):
         boot: the boot in which that was so.
         marks: what its inbox comes to.
         turns: how many rows its turns have.
-        external: how many of those have external calls.
+        external: how many of those acted outside, or may have (`TurnView.outside`).
         problem: what is broken, or None.
     """
 
@@ -141,6 +140,34 @@ def load_turns(connection: sqlite3.Connection, run: str, first: int, last: int) 
     return [_checked(run, *row) for row in connection.execute(query, (run, first, last))]
 
 
+def load_packed_turns(connection: sqlite3.Connection, run: str) -> Iterator[bytes]:
+    """The rows of all turns of a run, in order, as they are stored: see `unpack_turn`.
+
+    Raises:
+        Rotten: one is not what was written.
+    """
+    query = "SELECT turn, row, sum FROM turns WHERE run = ? ORDER BY turn"
+    for row in connection.execute(query, (run,)):
+        yield _whole(run, *row)
+
+
+def unpack_turn(row: bytes) -> TurnView:
+    """The turn in a row.
+
+    Raises:
+        Rotten: it is none.
+    """
+    try:
+        return _decode_turn(row)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise Rotten(str(error)) from error
+
+
+def pack_turn(view: TurnView) -> bytes:
+    """A turn as its row has it."""
+    return _encode(view)
+
+
 def load_turns_backwards(connection: sqlite3.Connection, run: str, last: int) -> Iterator[TurnView]:
     """The rows of the turns from `last` down, as they are asked for.
 
@@ -153,7 +180,7 @@ def load_turns_backwards(connection: sqlite3.Connection, run: str, last: int) ->
 
 
 def load_external_turns(connection: sqlite3.Connection, run: str, first: int) -> list[TurnView]:
-    """The rows of the turns from `first` on that have external calls, in order.
+    """The rows of the turns from `first` on that acted outside, or may have, in order.
 
     Raises:
         Rotten: one is not what was written.
@@ -173,8 +200,8 @@ def save_turns(
     rows = []
     for turn, view in changed.items():
         if view is not None:
-            row = _encode(view)
-            rows.append((run, turn, _is_external(view), row, checksum(run, turn, row)))
+            row = pack_turn(view)
+            rows.append((run, turn, view.outside, row, checksum(run, turn, row)))
     connection.executemany("DELETE FROM turns WHERE run = ? AND turn = ?", gone)
     connection.executemany("INSERT OR REPLACE INTO turns VALUES (?, ?, ?, ?, ?)", rows)
 
@@ -190,13 +217,13 @@ def check_turns(connection: sqlite3.Connection, run: str, stored: StoredRun) -> 
 
 
 def check_external(connection: sqlite3.Connection, run: str, stored: StoredRun) -> None:
-    """Whether all turns with external calls are found by them.
+    """Whether all turns that acted outside are found by that.
 
     Raises:
         Rotten: there are more or fewer than were written.
     """
     if count_external(connection, run) != stored.external:
-        raise Rotten("turns with external calls are missing")
+        raise Rotten("turns that acted outside are missing")
 
 
 def count_turns(connection: sqlite3.Connection, run: str) -> int:
@@ -206,19 +233,16 @@ def count_turns(connection: sqlite3.Connection, run: str) -> int:
 
 
 def count_external(connection: sqlite3.Connection, run: str) -> int:
-    """How many turns of a run have external calls."""
+    """How many turns of a run acted outside, or may have."""
     query = "SELECT count(*) FROM turns WHERE run = ? AND external = 1"
     return int(connection.execute(query, (run,)).fetchone()[0])
 
 
-def _is_external(view: TurnView) -> bool:
-    return any(tool.prior is Prior.EXTERNAL for tool in view.tools)
-
-
 def _checked(run: str, turn: int, row: object, total: object) -> TurnView:
+    return unpack_turn(_whole(run, turn, row, total))
+
+
+def _whole(run: str, turn: int, row: object, total: object) -> bytes:
     if not isinstance(row, bytes) or total != checksum(run, turn, row):
         raise Rotten("the row of a turn is broken")
-    try:
-        return _decode_turn(row)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise Rotten(str(error)) from error
+    return row

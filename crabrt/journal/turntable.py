@@ -13,10 +13,9 @@ import msgspec
 from msgspec.structs import replace
 
 from crabrt.core.entries import CallId
-from crabrt.core.verdicts import Prior
 from crabrt.errors import DamagedJournal
 from crabrt.journal.reading import Position, Record
-from crabrt.journal.views import RunView, TurnView
+from crabrt.journal.views import MoveView, RunView, TurnView
 
 _MAX_GAP = 1 << 16  # turns of a run that could not journal them; more is not believed
 _RERUN_TURNS = 4096  # how far back a call that runs again is looked for
@@ -54,13 +53,13 @@ class OpenTurn:
             self.view, tools=tuple(self.tools.values()), models=tuple(self.models.values())
         )
 
-    def drop_calls_after(self, seq: int, *, keep_external: bool) -> None:
-        """Drop the calls that began after entry `seq`."""
+    def drop_calls_after(self, seq: int, *, keep_outside: bool) -> None:
+        """Drop the calls that began after entry `seq`; those that left the machine may stay."""
         self.models = {call: m for call, m in self.models.items() if m.seq <= seq}
         self.tools = {
             call: t
             for call, t in self.tools.items()
-            if t.seq <= seq or (keep_external and t.prior is Prior.EXTERNAL)
+            if t.seq <= seq or (keep_outside and t.outside)
         }
 
 
@@ -173,6 +172,16 @@ class Fold:
         """How many calls a turn has."""
         turn = self.get(number)
         return 0 if turn is None else len(turn.tools) + len(turn.models)
+
+    def moves_from(self, first: int) -> list[MoveView]:
+        """What happened to the run in the turns from `first` on."""
+        turns = (self.get(number) for number in range(first, self.run.turn + 1))
+        return [move for turn in turns if turn is not None for move in turn.view.moves]
+
+    def add_moves(self, record: Record, *moves: MoveView) -> None:
+        """Something happened to the run: it is told with the latest turn."""
+        turn = self.touch(self.run.turn, record)
+        turn.view = replace(turn.view, moves=(*turn.view.moves, *moves))
 
     def drop_turns(self, first: int) -> None:
         """Drop the turns from `first` on."""

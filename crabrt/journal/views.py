@@ -10,7 +10,7 @@ import msgspec
 
 from crabrt.core.entries import CallId, Failure, Lineage, Payload
 from crabrt.core.ids import ObjectId
-from crabrt.core.verdicts import Consistency, Likely, Prior, Protection
+from crabrt.core.verdicts import Consistency, Effect, Likely, Prior, Protection
 from crabrt.journal.reading import Position
 
 OPEN, DONE, FAILED, FORKED = "open", "done", "failed", "forked"
@@ -29,6 +29,7 @@ class ToolView(msgspec.Struct, frozen=True, array_like=True):
         cancelled: it was cancelled.
         times: how often it ended.
         guess: what it was taken for, where nothing is declared; None: nobody guessed.
+        began_ns: wall clock when it (last) began.
     """
 
     call: CallId
@@ -39,18 +40,24 @@ class ToolView(msgspec.Struct, frozen=True, array_like=True):
     cancelled: bool = False
     times: int = 0
     guess: Likely | None = None
+    began_ns: int = 0
 
     @property
     def name(self) -> str:
         """The tool's name."""
         return self.call.callable
 
+    @property
+    def outside(self) -> bool:
+        """Whether it was declared external, or taken for it."""
+        return self.prior is Prior.EXTERNAL or self.guess is Likely.EXTERNAL
+
 
 class ModelView(msgspec.Struct, frozen=True, array_like=True):
     """One model call of a turn.
 
     Attributes:
-        call, ok, seq, cancelled, times: as in `ToolView`.
+        call, ok, seq, cancelled, times, began_ns: as in `ToolView`.
         model: the model asked, if the adapter knew.
         wait_ms: from sending to the (whole) reply.
         tokens_in, tokens_out, cost_usd: as reported, else None.
@@ -68,16 +75,18 @@ class ModelView(msgspec.Struct, frozen=True, array_like=True):
     streamed: bool = False
     cancelled: bool = False
     times: int = 0
+    began_ns: int = 0
 
 
 class InnerView(msgspec.Struct, frozen=True, array_like=True):
-    """A checkpoint ``turn.n`` inside a turn; `root` and `position` as in `core.entries`."""
+    """A checkpoint ``turn.n`` inside a turn; its attributes are as in `core.entries`."""
 
     inner: int
     root: ObjectId
     position: int
     protection: Protection
     wall_ns: int
+    processes: bytes = b""
 
 
 class NoteView(msgspec.Struct, frozen=True, array_like=True):
@@ -86,6 +95,27 @@ class NoteView(msgspec.Struct, frozen=True, array_like=True):
     topic: str
     text: str
     paths: tuple[bytes, ...] = ()
+
+
+RESUMED, ROLLED_BACK, ENDING = "resumed", "rolled back", "ended"
+
+
+class MoveView(msgspec.Struct, frozen=True, array_like=True):
+    """Something that happened to the run as a whole.
+
+    Attributes:
+        kind: ``resumed``, ``rolled back``, ``forked`` (here this run's own history begins) or
+            ``ended``.
+        seq, wall_ns: of its entry.
+        to: the turn whose state the run went on from; None for an end.
+        how: the mode of a resume, the parent of a fork, the status of an end.
+    """
+
+    kind: str
+    seq: int
+    wall_ns: int
+    to: int | None = None
+    how: str = ""
 
 
 class TurnView(msgspec.Struct, frozen=True, array_like=True):
@@ -119,6 +149,9 @@ class TurnView(msgspec.Struct, frozen=True, array_like=True):
         pinned: retention may not thin it.
         thinned_ns, thinned_why: when and why retention dropped its files, else 0 and empty.
         observer: who said what may have changed; empty while it has no checkpoint.
+        processes: id of the root of what was alive after it; empty if nothing was.
+        frozen_ms: how long processes stood still for its checkpoint.
+        moves: what happened to the run while this was its latest turn.
     """
 
     turn: int
@@ -154,11 +187,19 @@ class TurnView(msgspec.Struct, frozen=True, array_like=True):
     thinned_ns: int = 0
     thinned_why: str = ""
     observer: str = ""
+    processes: bytes = b""
+    frozen_ms: float = 0.0
+    moves: tuple[MoveView, ...] = ()
 
     @property
     def verdict_names(self) -> list[str]:
         """The effect classes, as in ``--json``."""
         return list(self.verdict)
+
+    @property
+    def outside(self) -> bool:
+        """Whether it acted outside, or may have: by its verdict, or by one of its calls."""
+        return Effect.EXTERNAL in self.verdict or any(tool.outside for tool in self.tools)
 
     @property
     def files(self) -> int:
@@ -248,6 +289,11 @@ class RunView(msgspec.Struct, frozen=True):
         """How long somebody worked on the run between two moments: the gaps do not count."""
         away = (min(end, end_ns) - max(start, start_ns) for start, end in self.gaps)
         return max(0, end_ns - start_ns - sum(ns for ns in away if ns > 0))
+
+
+def plausible(amount: float) -> float:
+    """A duration (ms) or a cost (USD) as an entry says it; 0 for what no clock or bill can say."""
+    return amount if 0 <= amount < 1e15 else 0.0
 
 
 def live_status(status: str, *, held: bool, last_words: str = "") -> str:

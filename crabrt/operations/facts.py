@@ -14,7 +14,9 @@ from crabrt.inspector.watch import probe
 from crabrt.operations import probes
 from crabrt.operations.fact import Fact, Standing
 from crabrt.operations.facts_observers import fanotify_fact, network_fact, observer_fact
+from crabrt.process.criu import NEXT_STEP, Criu, NoCriu, is_ours_outside, tracing
 from crabrt.store.format import read_format
+from crabrt.workspace.mapped import first_stores_show
 
 _NOTHING: Mapping[str, str | None] = MappingProxyType({})
 _LOW_SPACE_BYTES = 1 << 30
@@ -25,6 +27,11 @@ _KERNEL_KINDS = frozenset({
     "pstore", "resctrl", "rpc_pipefs", "securityfs", "selinuxfs", "smackfs", "sysfs", "tracefs",
 })  # fmt: skip
 """What looks like files and is the kernel itself: nothing there can be put back."""
+
+_PUT_RIGHT_ELSEWHERE = (
+    "processes can be imaged, but for those that hold locks on files that they have mapped (SQLite "
+    "in WAL mode), and who waits in poll is told that it was interrupted: x86-64 alone is put right"
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ def examine(
     workspace: Path,
     *,
     store_bytes: int,
-    criu_program: str | None,
+    criu: Criu | NoCriu,
     unknown_variables: Mapping[str, str | None] = _NOTHING,
 ) -> Machine:
     """Probe the machine for an agent that works in `workspace`.
@@ -50,12 +57,12 @@ def examine(
         config: what is in force there; its store need not exist yet.
         workspace: the directory to protect.
         store_bytes: what the store takes now.
-        criu_program: path of ``criu``, or None where it is not installed.
+        criu: as ``process.criu.find`` found it.
         unknown_variables: what is set and named like a setting, each with the one perhaps meant.
     """
     home = config.home
     landlock, network = _landlock(), network_fact(config)
-    watching = probe(workspace)
+    watching, images = probe(workspace), criu_fact(criu)
     facts = (
         _kernel(),
         _privileges(),
@@ -67,27 +74,32 @@ def examine(
         observer_fact(config, watching),
         fanotify_fact(watching),
         network,
-        _criu(criu_program),
+        images,
         _namespaces(),
         landlock,
     )
-    return Machine(facts, _protected(), _unprotected(landlock, network))
+    return Machine(facts, _protected(images), _unprotected(landlock, network, images))
 
 
-def _protected() -> tuple[str, ...]:
+def _protected(images: Fact) -> tuple[str, ...]:
+    processes = "processes that tools leave behind: imaged with the files, brought back with them"
     return (
         "files of the workspace at every turn: bytes, names, modes, links, xattrs, times"
         + (" and owners" if "CAP_CHOWN" in probes.capabilities() else ""),
+        *((processes,) if images.standing is Standing.OK else ()),
         "the conversation: every model reply and tool result, sealed as it arrives",
         'external effects declared with effect="external": never run twice on resume',
         "against SIGKILL once a gate has passed; against power loss once the log says durable",
     )
 
 
-def _unprotected(landlock: Fact, network: Fact) -> tuple[str, ...]:
+def _unprotected(landlock: Fact, network: Fact, criu: Fact) -> tuple[str, ...]:
     seen = "seen, but not undone" if network.standing is Standing.OK else "neither seen nor undone"
+    is_imaged = criu.standing is Standing.OK or criu.meaning == _PUT_RIGHT_ELSEWHERE
     lines = [
-        "background processes: their files are restored, they themselves are not",
+        "background processes that have no image (each turn names them, and why)"
+        if is_imaged
+        else "what background processes have in memory: they are started again, if you allow it",
         f"effects outside this machine that no tool declared: they are {seen}",
         "files outside the workspace, and paths excluded from it",
         "the loss of this disk: the store is on this machine only",
@@ -256,7 +268,27 @@ def _file_system(name: str, path: Path) -> Fact:
             "in memory: nothing survives a reboot or power loss",
             "set CRAB_HOME to a directory on a disk",
         )
+    if name == "workspace" and not _stores_show(path):
+        return Fact(
+            name,
+            Standing.LIMITED,
+            seen,
+            "a program may change a file there and leave no trace in its times: every look reads "
+            "every file (watched, those that are reported): exact, slower on large trees",
+            "keep large workspaces on a disk",
+        )
     return Fact(name, Standing.OK, seen, "a local file system")
+
+
+def _stores_show(directory: Path) -> bool:
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return True  # what it cannot be opened for is told elsewhere
+    try:
+        return first_stores_show(fd)
+    finally:
+        os.close(fd)
 
 
 def _times(home: Path) -> Fact:
@@ -276,17 +308,19 @@ def _times(home: Path) -> Fact:
     )
 
 
-def _criu(program: str | None) -> Fact:
-    probe = probes.criu(program)
-    if probe.works:
-        return Fact("criu", Standing.OK, probe.seen, "processes could be imaged")
-    return Fact(
-        "criu",
-        Standing.LIMITED,
-        probe.seen,
-        "background processes cannot be imaged",
-        "install criu 4.2 or newer" if program is None else None,
-    )
+def criu_fact(found: Criu | NoCriu) -> Fact:
+    """What a CRIU, or the lack of one, means for a user."""
+    if isinstance(found, Criu):
+        seen = f"{found.shown}, tried: it imaged a process and brought it back"
+        if is_ours_outside():
+            where = "but this session was begun outside of this PID namespace"
+            what = "processes that stay in this session cannot be imaged"
+            return Fact("criu", Standing.LIMITED, f"{seen}; {where}", what, NEXT_STEP)
+        if not tracing.SUPPORTED:
+            seen += f"; this is {os.uname().machine}"
+            return Fact("criu", Standing.LIMITED, seen, _PUT_RIGHT_ELSEWHERE)
+        return Fact("criu", Standing.OK, seen, "processes can be imaged")
+    return Fact("criu", Standing.LIMITED, found.reason, "processes cannot be imaged", found.hint)
 
 
 def _namespaces() -> Fact:

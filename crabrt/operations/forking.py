@@ -2,8 +2,10 @@
 
 The files are made first, then the journal, by one rename: a fork that was killed leaves a directory
 and no run. A conversation that names the old workspace by its absolute path would send the forked
-agent back there to edit the original, so it is refused unless ``paths="keep"``. (Showing the fork
-its own files at the old path needs a mount namespace; this version makes none.)
+agent back there to edit the original, so it is refused unless ``paths="keep"``.
+
+What was alive comes back when the fork is resumed or restored, beside the original's
+(``process.beside``). Its processes see the fork's files at the old path; the loop does not.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from crabrt.core.entries import (
     Started,
 )
 from crabrt.core.ids import ObjectId, ObjectKind, RunId, new_run_id
+from crabrt.core.processes import ProcessState
 from crabrt.errors import DamagedJournal, NotFound, UsageError
 from crabrt.journal import (
     Position,
@@ -40,6 +43,7 @@ from crabrt.journal import (
     run_dir,
 )
 from crabrt.operations.targets import State, resolve
+from crabrt.process.state import read_state
 from crabrt.store import Store
 from crabrt.store.contents import read_bytes
 from crabrt.workspace import Workspace
@@ -51,12 +55,21 @@ PathRule = Literal["refuse", "keep"]
 
 @dataclass(frozen=True)
 class Fork:
-    """A fork that was made: the new run, where, from which state, and what was put there."""
+    """A fork that was made.
+
+    Attributes:
+        run: the new one.
+        directory: where it works.
+        state: from which.
+        report: what was put there.
+        alive: what was alive then.
+    """
 
     run: RunId
     directory: Path
     state: State
     report: RestoreReport
+    alive: ProcessState
 
 
 @dataclass(frozen=True)
@@ -98,15 +111,36 @@ def fork_to(
         UsageError: the conversation names the old path; or the directory is not empty.
         CrabError: as ``workspace.restore_to`` and ``journal.fork_journal``.
     """
+    cut, alive = _prepared(store, state, directory, paths)
+    report = restore_to(store, state.root, directory, progress=progress)
+    workspace = Workspace.open(directory, store.home)
+    run = _fork_journal(store.home, state, cut, workspace.path, workspace.id)
+    return Fork(run, directory, state, report, alive)
+
+
+def fork_preview(
+    store: Store, state: State, directory: Path, *, paths: PathRule = "refuse"
+) -> tuple[RestoreReport, ProcessState]:
+    """What `fork_to` would put into `directory`, and what would be alive there; makes nothing.
+
+    Raises:
+        CrabError: as `fork_to`, where that can be told without trying.
+    """
+    _, alive = _prepared(store, state, directory, paths)
+    return restore_to(store, state.root, directory, dry_run=True), alive
+
+
+def _prepared(
+    store: Store, state: State, directory: Path, paths: PathRule
+) -> tuple[_Cut, ProcessState]:
+    """Where the history is cut, and what was alive; or why there is no fork."""
     parent = run_dir(store.home, RunId(state.run.run))
     if paths == "refuse":
         _refuse_named_path(store, parent, state)
     cut = _find_cut(parent, state)
     _refuse_occupied(directory)
-    report = restore_to(store, state.root, directory, progress=progress)
-    workspace = Workspace.open(directory, store.home)
-    run = _fork_journal(store.home, state, cut, workspace.path, workspace.id)
-    return Fork(run, directory, state, report)
+    alive = read_state(ObjectId(state.processes), store) if state.processes else ProcessState()
+    return cut, alive
 
 
 def fork_in_place(store: Store, target: str) -> RunId:

@@ -15,6 +15,7 @@ from crabrt.journal import (
     Lease,
     RunIndex,
     RunRow,
+    TurnRow,
     label_turn,
     lease_holder,
     pin_turn,
@@ -22,16 +23,19 @@ from crabrt.journal import (
 )
 from crabrt.journal import unlabel as unlabel_turn
 from crabrt.operations.targets import resolve_turn
+from crabrt.process.spool import Spool
 
 _TRASH = "trash"
 _RENAMED = declare("rm.renamed", "the run is gone from the list; its files wait to be deleted")
 
 
-def label(home: Path, index: RunIndex, target: Target, name: str) -> tuple[RunRow, int]:
+def label(
+    home: Path, index: RunIndex, target: Target, name: str, *, dry_run: bool = False
+) -> tuple[RunRow, TurnRow]:
     """Name the turn (or inner point) `target`; the label moves there if the run has it elsewhere.
 
     Returns:
-        The run and the turn.
+        The run and the turn, as they were before.
 
     Raises:
         NotFound, Ambiguous: `target` does not exist.
@@ -39,12 +43,15 @@ def label(home: Path, index: RunIndex, target: Target, name: str) -> tuple[RunRo
         StoreUnavailable: it cannot be written.
     """
     run, turn, inner = resolve_turn(index, target)
-    label_turn(run_dir(home, RunId(run.run)), name, turn.turn, inner)
-    return run, turn.turn
+    if not dry_run:
+        label_turn(run_dir(home, RunId(run.run)), name, turn.turn, inner)
+    return run, turn
 
 
-def unlabel(home: Path, index: RunIndex, target: Target, name: str) -> RunRow:
-    """Take a label of a run away.
+def unlabel(
+    home: Path, index: RunIndex, target: Target, name: str, *, dry_run: bool = False
+) -> RunRow:
+    """Take a label of a run away; the run as it was before.
 
     Raises:
         NotFound: no such run, or it has no such label.
@@ -54,15 +61,18 @@ def unlabel(home: Path, index: RunIndex, target: Target, name: str) -> RunRow:
     if name not in run.labels:
         known = ", ".join(sorted(run.labels)) or "none"
         raise NotFound(f"no label {name!r}", where=run.run, hint=f"its labels: {known}")
-    unlabel_turn(run_dir(home, RunId(run.run)), name)
+    if not dry_run:
+        unlabel_turn(run_dir(home, RunId(run.run)), name)
     return run
 
 
-def pin(home: Path, index: RunIndex, target: Target, *, pinned: bool) -> tuple[RunRow, int]:
+def pin(
+    home: Path, index: RunIndex, target: Target, *, pinned: bool, dry_run: bool = False
+) -> tuple[RunRow, TurnRow]:
     """Keep a turn from retention, or no longer.
 
     Returns:
-        The run and the turn.
+        The run and the turn, as they were before.
 
     Raises:
         NotFound, Ambiguous: `target` does not exist.
@@ -74,8 +84,9 @@ def pin(home: Path, index: RunIndex, target: Target, *, pinned: bool) -> tuple[R
         raise UsageError(
             "the files of this turn were given up already", where=f"{run.run}@{turn.turn}"
         )
-    pin_turn(run_dir(home, RunId(run.run)), turn.turn, pinned=pinned)
-    return run, turn.turn
+    if not dry_run:
+        pin_turn(run_dir(home, RunId(run.run)), turn.turn, pinned=pinned)
+    return run, turn
 
 
 def is_live(home: Path, run: str) -> bool:
@@ -111,6 +122,7 @@ def remove_run(home: Path, run: str) -> None:
         except OSError as error:
             raise _unavailable(directory, error) from error
         _RENAMED()
+        Spool(home, run).clear()  # images of a killed capture
     sweep_deleted(home)
 
 

@@ -87,26 +87,6 @@ def user_namespaces() -> Probe:
     return Probe(works=False, seen=os.strerror(child.returncode))
 
 
-def criu(program: str | None) -> Probe:
-    """Whether the CRIU at `program` (None: there is none on the path) passes its own check."""
-    if program is None:
-        return Probe(works=False, seen="criu is not installed")
-    try:
-        child = subprocess.run(
-            [program, "check"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_CHILD_LIMIT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Probe(works=False, seen=f"{program}: {error}")
-    if child.returncode == 0:
-        return Probe(works=True, seen=f"{program} passes its check")
-    lines = child.stderr.decode("utf-8", "replace").strip().splitlines()
-    return Probe(works=False, seen=f"{program} check: {lines[-1] if lines else 'it failed'}")
-
-
 def capabilities() -> frozenset[str]:
     """The effective capabilities of this process, of those that matter here."""
     try:

@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from crabrt.core.ids import ObjectId
 from crabrt.errors import NotFound, UsageError
 from crabrt.journal import RunIndex, RunRow
-from crabrt.journal.views import FORKED
-from crabrt.operations import naming
+from crabrt.journal.restores import RestoreLog
+from crabrt.operations import alive, naming
+from crabrt.operations.alive import Company, left_running, together
+from crabrt.operations.cut_off import runs_at
 from crabrt.operations.effects import OutsideEffect, effects_since
+from crabrt.operations.roots import UNDO_KEEP_DAYS
 from crabrt.operations.targets import State
+from crabrt.operations.unfinished import finish
+from crabrt.process.criu import Criu
+from crabrt.process.revivals import Revival
 from crabrt.store import Store, StoreWriter
 from crabrt.workspace import (
     Claim,
@@ -26,7 +33,7 @@ from crabrt.workspace import (
     find_entry,
 )
 from crabrt.workspace.restoring import (
-    RestoreLog,
+    Beside,
     RestoreReport,
     recover,
     restore,
@@ -46,12 +53,24 @@ class Restored:
         finished: the report of a killed restore that was finished first, or None.
         effects: what happened outside since the state, and stays.
         directory: where the files were put.
+        processes: what became of them.
+        finished_processes: what became of those of a killed restore that was finished first; None
+            if there was none such. Who of them is not back is left out where this one was about
+            processes itself.
     """
 
     report: RestoreReport
     finished: RestoreReport | None
     effects: tuple[OutsideEffect, ...]
     directory: bytes
+    processes: Revival = field(default_factory=Revival)
+    finished_processes: Revival | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all is as it was, files and processes."""
+        finished = self.finished_processes is None or self.finished_processes.complete
+        return self.report.complete and self.processes.complete and finished
 
 
 def restore_state(
@@ -64,31 +83,123 @@ def restore_state(
     dry_run: bool = False,
     force: bool = False,
     progress: Progress | None = None,
+    by: Callable[[], Criu | str] | None = None,
+    may_start: bool = False,
+    expect: str | None = None,
+    files_only: bool = False,
 ) -> Restored:
     """Put `workspace` (or only `paths` of it, relative to it) back to `state`.
+
+    Args:
+        index: knows the runs.
+        writer: has the states, and takes the one before.
+        workspace: whose.
+        state: which.
+        paths: none: everything.
+        dry_run: touch nothing.
+        force: overwrite what somebody else changed; and restore the rest where the image of
+            a process is damaged or missing.
+        progress: is told how far it is.
+        by: gives who restores processes too, or why nobody can; None: nobody, and those of a killed
+            restore that is finished first are only told.
+        may_start: whether what has no image may be started again from its recorded command.
+        expect: the `RestoreReport.preview` of a dry run: do what that listed, or nothing.
+        files_only: leave processes alone, but for those of a killed restore that is finished first.
+            With `paths` likewise.
 
     Raises:
         RunBusy: a run of the state's family is live there in another process.
         WorkspaceBusy: another family is.
         WouldLoseChanges: somebody else's changes are in the way, and not `force`.
+        PreviewOutdated: it would not do what was expected.
+        DamagedObject: a file or an image is damaged or missing, and not `force`.
         NotFound: a path is in neither state.
         CrabError: as ``workspace.restore``.
     """
     family = state.run.family
     with _Quiet(index, workspace, family, "restore"):
-        finished = None if dry_run else recover(workspace, writer, progress=progress)
-        report = restore(
-            workspace,
-            writer,
-            state.root,
-            base=last_known(index, workspace),
-            paths=paths,
+        here = may_start and not _was_elsewhere(index, state)
+        company = replace(
+            _company(index, writer, workspace, family, by),
+            may_start=here,
+            run=state.run.run,
             force=force,
-            dry_run=dry_run,
-            label=f"restore {state.name}",
-            progress=progress,
         )
-    return Restored(report, finished, effects_since(index, state), workspace.path)
+        finished = _Finished() if dry_run else _recover(company, index, progress)
+
+        def files(beside: Beside | None) -> RestoreReport:
+            return restore(
+                workspace,
+                writer,
+                state.root,
+                base=last_known(index, workspace),
+                paths=paths,
+                force=force,
+                dry_run=dry_run,
+                label=f"restore {state.name}",
+                progress=progress,
+                beside=beside,
+                expect=expect,
+            )
+
+        revival = Revival()
+        if by is None or files_only or paths:
+            report = files(None)
+        else:
+            report, revival = together(company, state.processes, files, dry_run=dry_run)
+            finished = finished.superseded()
+    effects = effects_since(index, state)
+    return Restored(report, finished.files, effects, workspace.path, revival, finished.processes)
+
+
+def _company(
+    index: RunIndex,
+    writer: StoreWriter,
+    workspace: Workspace,
+    family: str | None,
+    by: Callable[[], Criu | str] | None,
+) -> Company:
+    """Whose processes a restore is about: those of a family, or of all runs that worked there."""
+    every = runs_here(index, workspace)
+    runs = [run.run for run in every if family is None or run.family == family]
+    look = partial(left_running, index, writer, workspace, runs)
+    return Company(writer, workspace, look, by or _nobody)
+
+
+def _nobody() -> str:
+    return alive.NOT_WANTED
+
+
+def _was_elsewhere(index: RunIndex, state: State) -> bool:
+    """Whether a fork's state is one of its parent's, which worked in another directory."""
+    if not alive.is_parents(state) or state.run.parent is None:
+        return False
+    try:
+        return index.run(state.run.parent).workspace != state.run.workspace
+    except NotFound:
+        return True  # deleted: where it worked is not known any more
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """What came of a killed restore that was finished: its files, its processes; None: nothing."""
+
+    files: RestoreReport | None = None
+    processes: Revival | None = None
+
+    def superseded(self) -> _Finished:
+        """The same before a restore of processes: who is not back is none of its concern."""
+        if self.processes is None:
+            return self
+        return replace(self, processes=replace(self.processes, missing=(), started=()))
+
+
+def _recover(company: Company, index: RunIndex, progress: Progress | None) -> _Finished:
+    """Finish a killed restore, its files and its processes; if forced, or give it up."""
+    workspace = company.workspace
+    files = recover(workspace, company.writer, force=company.force, progress=progress)
+    made_ns = [run.view.root_ns for run in runs_here(index, workspace) if run.view.root]
+    return _Finished(files, finish(company, max(made_ns, default=0)))
 
 
 def restore_beside(
@@ -118,8 +229,14 @@ def undo_restore(
     dry_run: bool = False,
     force: bool = False,
     progress: Progress | None = None,
+    by: Callable[[], Criu | str] | None = None,
+    may_start: bool = False,
+    expect: str | None = None,
 ) -> Restored:
     """Undo the last restore of `workspace`; undoing again is a redo.
+
+    With `by`, `may_start` and `force` as in `restore_state`, processes go back as well, if that
+    restore was about them; `expect` as there.
 
     Raises:
         WorkspaceBusy: a run is live there.
@@ -127,25 +244,34 @@ def undo_restore(
         CrabError: as ``workspace.undo``.
     """
     with _Quiet(index, workspace, f"undo-{os.getpid()}", "undo the restore of"):
-        finished = None if dry_run else recover(workspace, writer, progress=progress)
-        report = undo(
-            workspace,
-            writer,
-            base=last_known(index, workspace),
-            force=force,
-            dry_run=dry_run,
-            progress=progress,
-        )
-    return Restored(report, finished, (), workspace.path)
+        company = _company(index, writer, workspace, None, by)
+        here = sorted(runs_here(index, workspace), key=lambda run: run.view.root_ns or 0)
+        runs = ",".join(run.run for run in here)
+        company = replace(company, may_start=may_start, run=runs, force=force)
+        finished = _Finished() if dry_run else _recover(company, index, progress)
 
+        def files(beside: Beside | None) -> RestoreReport:
+            return undo(
+                workspace,
+                writer,
+                base=last_known(index, workspace),
+                force=force,
+                dry_run=dry_run,
+                progress=progress,
+                beside=beside,
+                expect=expect,
+            )
 
-def finish_killed(writer: StoreWriter, workspace: Workspace) -> RestoreReport | None:
-    """Finish a restore of `workspace` that was killed; None when there is none.
-
-    Raises:
-        CrabError: as ``workspace.recover``.
-    """
-    return recover(workspace, writer)
+        point = RestoreLog(workspace.state_dir).undo_point(UNDO_KEEP_DAYS)
+        with_processes = point is not None and point[0].is_about_processes
+        revival = Revival()
+        if by is None or point is None or not with_processes:
+            report = files(None)
+        else:
+            before = point[0].alive_before or b""
+            report, revival = together(company, before, files, dry_run=dry_run)
+            finished = finished.superseded()
+    return Restored(report, finished.files, (), workspace.path, revival, finished.processes)
 
 
 def last_known(index: RunIndex, workspace: Workspace) -> ObjectId | None:
@@ -168,14 +294,8 @@ def last_known(index: RunIndex, workspace: Workspace) -> ObjectId | None:
 
 
 def runs_here(index: RunIndex, workspace: Workspace) -> list[RunRow]:
-    """The runs whose states were in `workspace`.
-
-    Not among them: a fork of a run in the same directory that nobody has taken up yet. Its state is
-    a past one of its parent's, and younger than everything the parent did since.
-    """
-    here = [run for run in index.runs() if run.workspace_id == workspace.id]
-    ids = {run.run for run in here}
-    return [run for run in here if run.view.status != FORKED or run.parent not in ids]
+    """The runs whose states were in `workspace`: see `runs_at`."""
+    return runs_at(index, workspace.id)
 
 
 def scoped_paths(
@@ -184,7 +304,8 @@ def scoped_paths(
     """Paths as people give them, relative to the workspace.
 
     A relative path may be meant from the current directory (if that is inside the workspace) or
-    from the workspace's root; the first of the two that exists, now or in `state`, is taken.
+    from the workspace's root; the first of the two that exists, now or in `state`, is taken. An
+    absolute one means one thing: below `workspace` it is a name in it, whatever is a symlink now.
 
     Raises:
         UsageError: a path is outside the workspace.
@@ -197,8 +318,11 @@ def _scoped(store: Store, state: State, workspace: bytes, given: bytes, cwd: byt
     inside_cwd = _below(workspace, os.path.realpath(cwd))
     candidates = []
     if os.path.isabs(given):
-        parent, name = os.path.split(given.rstrip(b"/") or b"/")
-        candidates.append(_below(workspace, os.path.join(os.path.realpath(parent), name)))
+        named = _below(workspace, os.path.normpath(given))
+        if named is None:  # by another way: a directory above the workspace is a symlink
+            parent, name = os.path.split(given.rstrip(b"/") or b"/")
+            named = _below(workspace, os.path.join(os.path.realpath(parent), name))
+        candidates.append(named)
     else:
         if inside_cwd is not None:
             candidates.append(_below(workspace, _joined(workspace, inside_cwd, given)))
@@ -255,7 +379,8 @@ class _Quiet:
         self._claim = self._workspace.claim(self._family, shared=False)
         try:
             for run in self._index.runs():
-                if run.family == self._family:
+                here = run.workspace_id == self._workspace.id  # a relative elsewhere may go on
+                if run.family == self._family and here:
                     naming.refuse_if_live(self._workspace.home, run, self._doing)
         except BaseException:
             self._claim.release()

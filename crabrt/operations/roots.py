@@ -15,9 +15,9 @@ from pathlib import Path
 from crabrt.core.ids import ObjectKind, RunId
 from crabrt.errors import NotFound, StoreUnavailable
 from crabrt.journal import references, run_dir
+from crabrt.journal.restores import RestoreLog
 from crabrt.store import ObjectRef, Store, gc
 from crabrt.workspace.index_file import IndexFile, root_of
-from crabrt.workspace.restoring import RestoreLog
 
 UNDO_KEEP_DAYS = 14.0
 

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 
 from crabrt.journal import RunIndex, RunRow, TurnRow
+from crabrt.journal.restores import Begin, RestoreLog
+from crabrt.operations.cut_off import CutOff, cut_off
 from crabrt.workspace import Workspace
-from crabrt.workspace.restoring import RestoreLog
-from crabrt.workspace.restoring.log import Begin
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Standing:
         run: the live run on it, else the newest that was; None if there never was one.
         turn: that run's latest turn.
         not_captured: paths that its journal says could not be captured, and why.
-        interrupted: a restore that was killed and not finished yet.
+        cut_off: a restore that was killed and not finished yet.
         restored: what the last restore since that run's last entry put back (its label), and when
             (ns since the epoch); None if there was none.
     """
@@ -27,7 +27,7 @@ class Standing:
     run: RunRow | None
     turn: TurnRow | None
     not_captured: tuple[tuple[bytes, str], ...]
-    interrupted: Begin | None
+    cut_off: CutOff | None
     restored: tuple[str, int] | None = None
 
 
@@ -39,13 +39,13 @@ def standing_of(index: RunIndex, workspace: Workspace) -> Standing:
         StoreUnavailable: something cannot be read.
     """
     log = RestoreLog(workspace.state_dir)
-    interrupted = log.interrupted()
+    killed = cut_off(workspace.home, index, workspace.id, workspace.path, workspace.state_dir)
     runs = [run for run in index.runs() if _overlap(run.workspace, workspace.path)]
     live = [run for run in runs if run.status == "running"]
     own = [run for run in runs if run.workspace == workspace.path]
     run = next(iter(live or own), None)
     if run is None:
-        return Standing(None, None, (), interrupted)
+        return Standing(None, None, (), killed)
     turns = index.turns(run.run, run.turns, run.turns)
     missed: dict[bytes, str] = {}
     for turn in index.turns(run.run):
@@ -54,7 +54,7 @@ def standing_of(index: RunIndex, workspace: Workspace) -> Standing:
         run,
         turns[0] if turns else None,
         tuple(sorted(missed.items())),
-        interrupted,
+        killed,
         _restored_since(log, run.updated_ns),
     )
 

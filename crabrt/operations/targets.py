@@ -25,6 +25,7 @@ class State:
         turn, inner: which turn; `inner` is 0 for its end.
         root: the root of its tree.
         position: seq of the last journal entry that belongs to it.
+        processes: id of the root of what was alive; empty if nothing was.
         after: a place in the journal before it (the one before the turn's first entry), to look
             for it from there; None: the beginning.
         skipped: later turns that have no checkpoint, where it was counted from the end.
@@ -35,6 +36,7 @@ class State:
     inner: int
     root: ObjectId
     position: int
+    processes: bytes = b""
     after: Position | None = None
     skipped: tuple[int, ...] = ()
 
@@ -42,7 +44,9 @@ class State:
     def of(cls, run: RunRow, row: CheckpointRow) -> State:
         """The state that the index found in `run`."""
         after = row.turn_row.first
-        return cls(run, row.turn, row.inner, row.root, row.position, after, row.skipped)
+        return cls(
+            run, row.turn, row.inner, row.root, row.position, row.processes, after, row.skipped
+        )
 
     @property
     def name(self) -> str:
@@ -64,10 +68,13 @@ def last_run(index: RunIndex, directory: bytes) -> RunRow:
     Raises:
         NotFound: there are no runs.
     """
-    rows = index.runs()
+    return find_run(runs_near(index, directory) or index.runs(), LAST)
+
+
+def runs_near(index: RunIndex, directory: bytes) -> list[RunRow]:
+    """The runs whose workspace `directory` (a real path) is, or lies in; newest first."""
     here = directory.rstrip(b"/") + b"/"
-    near = [row for row in rows if here.startswith(row.workspace.rstrip(b"/") + b"/")]
-    return find_run(near or rows, LAST)
+    return [row for row in index.runs() if here.startswith(row.workspace.rstrip(b"/") + b"/")]
 
 
 def resolve(index: RunIndex, target: Target | str) -> State:
@@ -113,7 +120,7 @@ def restorable_states(
 ) -> list[State]:
     """Every state of the ends of turns `first` to `last` that can be restored, in turn order."""
     return [
-        State(run, turn.turn, 0, turn.root, turn.position, turn.first)
+        State(run, turn.turn, 0, turn.root, turn.position, turn.processes, turn.first)
         for turn in index.turns(run.run, first, last)
         if turn.restorable and turn.root is not None
     ]

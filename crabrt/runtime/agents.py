@@ -15,6 +15,7 @@ from crabrt.errors import NotFound
 from crabrt.runtime import registry
 from crabrt.runtime.entering import look_up
 from crabrt.runtime.loops import Loop
+from crabrt.runtime.meaning import meant
 from crabrt.runtime.opening import check_name
 from crabrt.runtime.settings import load_config
 from crabrt.runtime.shapes import shaped
@@ -37,12 +38,12 @@ class AgentFunction(Protocol[P, R_co]):
 
         Args:
             run: ``RUN`` (goes on where it stopped), or ``RUN@TURN`` (goes on differently from
-                that turn, as a new run).
+                that turn, as a new run). ``last`` is the last run of this agent in its workspace.
             override: arguments that could not be stored, or should be others.
 
         Raises:
             NotFound, Ambiguous: there is no such run or turn.
-            NotResumable: it cannot be replayed; the message says why.
+            NotResumable: it cannot be replayed, or is another agent's; the message says why.
             RunBusy, WorkspaceBusy: somebody alive has it.
             Diverged: the loop made another call than was recorded.
         """
@@ -54,7 +55,7 @@ def agent(function: Callable[P, R_co], /) -> AgentFunction[P, R_co]: ...
 @overload
 def agent(
     *,
-    workspace: str | os.PathLike[str] = ".",
+    workspace: str | os.PathLike[str] | None = None,
     name: str | None = None,
     returns: Any = None,
     raises: Iterable[type[BaseException]] | type[BaseException] = (),
@@ -64,7 +65,7 @@ def agent(
     function: Callable[..., Any] | None = None,
     /,
     *,
-    workspace: str | os.PathLike[str] = ".",
+    workspace: str | os.PathLike[str] | None = None,
     name: str | None = None,
     returns: Any = None,
     raises: Iterable[type[BaseException]] | type[BaseException] = (),
@@ -75,8 +76,10 @@ def agent(
     Args:
         function: the loop: sync, async, or a generator of either kind.
         workspace: the directory it works in, protected in place (relative: to the current
-            directory at the time of the call).
-        name: what its runs are called (default: the function's name).
+            directory at the time of the call). None: that of the run it is called in; outside of
+            any, the current directory.
+        name: what it and its runs are called (default: the setting ``name`` for its runs, and the
+            function's name).
         returns: the type of its result, where the annotation doesn't say.
         raises: exception classes that come back as themselves.
         options: any field of `crabrt.Config`: ``strict``, ``shared``, ``force``, ``exclude``,
@@ -93,7 +96,7 @@ def agent(
             Loop(
                 plain,
                 workspace,
-                name or plain.__name__,
+                name,
                 returns=returns,
                 raises=raises,
                 options=options,
@@ -106,11 +109,14 @@ def agent(
 def resume(run: str, /, **override: Any) -> Any:
     """Take up a run by name, when its agent function is imported. See `AgentFunction.resume`.
 
+    Here ``last`` is the last run of any agent in the current directory.
+
     Raises:
         NotFound: its agent function is not imported, or there is no such run.
     """
-    target = parse_target(run)
-    recorded = look_up(load_config("."), target)
+    config, asked = load_config("."), parse_target(run)
+    target = meant(config, ".", asked, "of an agent ", lambda view: view.agent is not None)
+    recorded = look_up(config, target)
     found = registry.agent_named(recorded.started.agent or "")
     if found is None:
         raise NotFound(
@@ -118,4 +124,4 @@ def resume(run: str, /, **override: Any) -> Any:
             where=recorded.run,
             hint="import the module that defines it, or use `crab resume`, which runs its command",
         )
-    return found.resume(run, **override)
+    return found.resume(str(target), **override)

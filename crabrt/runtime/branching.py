@@ -48,7 +48,10 @@ def branch(session: Session, sealed: Sealed) -> bool:
         lease.release()
         raise
     # The checkpoint's own entry may lie behind the cut.
-    journal.append(Checkpoint(state.turn, state.inner, state.root, state.position), turn=state.turn)
+    entry = Checkpoint(
+        state.turn, state.inner, state.root, state.position, processes=state.processes
+    )
+    journal.append(entry, turn=state.turn)
     journal.append(Noted("branch", f"diverged from {parent} at {sealed.call}"), turn=state.turn)
     journal.sync()
     _become(session, run, journal, lease, state)
@@ -69,7 +72,9 @@ def _state_at(session: Session, cut: int) -> tuple[State, bytes] | None:
             isinstance(body, Captured | Checkpoint)
             and (state.position if state is not None else 0) <= body.position <= cut
         ):
-            state = State(body.turn, body.inner, ObjectId(body.root), body.position)
+            processes = body.processes if isinstance(body, Checkpoint) else b""
+            root = ObjectId(body.root)
+            state = State(body.turn, body.inner, root, body.position, processes)
     if state is None or state.position < tool_seq:
         return None
     return state, chain

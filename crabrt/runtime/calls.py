@@ -17,6 +17,7 @@ from crabrt.core.entries import (
     CallId,
     Failure,
     Intent,
+    Noted,
     Payload,
     Request,
     Response,
@@ -26,9 +27,11 @@ from crabrt.core.entries import (
 from crabrt.core.verdicts import Likely, Prior
 from crabrt.errors import NotDurable, NotResumable
 from crabrt.inspector import CallFact, guess_call
-from crabrt.runtime import golive
+from crabrt.process.family import left_since
+from crabrt.runtime import doubts, golive, outgoing
 from crabrt.runtime.callbacks import external_of, key_of, usage_of
 from crabrt.runtime.exceptions import revive_exception, seal_exception
+from crabrt.runtime.forecast import Thinking
 from crabrt.runtime.payloads import payload_bytes
 from crabrt.runtime.replay import Advice, Sealed, Species
 from crabrt.runtime.requests import Asked, ask
@@ -59,6 +62,8 @@ class Answer:
             NotResumable: they were never stored, or a class among them is not known here.
         """
         recorded = self._decoded()
+        if not self.streamed and not isinstance(recorded, list | tuple):
+            recorded = ([], recorded)  # what stands for a call that was in doubt
         items, returned = recorded if isinstance(recorded, tuple) else (recorded, None)
 
         def end() -> Any:
@@ -114,16 +119,14 @@ class Acting:
         species: Species,
         call: CallId,
         sealed: Sealed | None,
-        *,
-        model: str,
     ) -> None:
         self.session = session
         self.call = call
         self._spec = spec
         self._species = species
         self._sealed = sealed
-        self._model = model
         self._commits = False
+        self._thinking: Thinking | None = None
         self._started = time.perf_counter()
 
     def frame(self, outer: Frame) -> Frame:
@@ -163,12 +166,12 @@ class Acting:
         """It is a child run that waits for its caller to want more of it: it is not running."""
         with self.session.lock:
             self.session.rested = True
-            self.session.machine.running -= 1
+            self.session.machine.rest()
 
     def wake(self) -> None:
         """Its caller wants more."""
         with self.session.lock:
-            self.session.machine.running += 1
+            self.session.machine.wake()
 
     def drop(self) -> None:
         """It was a stream that nobody read, and is garbage: no outcome is recorded."""
@@ -193,14 +196,17 @@ class Acting:
         usage: Usage = Usage(),  # noqa: B008  frozen
     ) -> Steps[None]:
         session = self.session
-        self._model_answered()
+        spent_ms = round((time.perf_counter() - self._started) * 1e3, 3)
+        self._model_answered(spent_ms if failure is None and not cancelled else None)
         if session.inert:
             return
-        spent_ms = round((time.perf_counter() - self._started) * 1e3, 3)
+        left = 0
+        if self._species is Species.TOOL and session.engine.config.processes != "off":
+            left = left_since(time.monotonic_ns() - int(spent_ms * 1e6))
         with session.recording():
             payload = session.value(encode) if encode is not None else Payload()
             if self._species is Species.MODEL:
-                session.model_replied(self._model, spent_ms)
+                session.machine.reply_delivered()
                 session.append(
                     Response(
                         self.call, spent_ms, payload, failure, cancelled, streamed,
@@ -208,18 +214,25 @@ class Acting:
                     )
                 )  # fmt: skip
             else:
-                session.tool_ended()
-                session.append(Result(self.call, spent_ms, payload, failure, cancelled, streamed))
+                session.tool_ended(left=self._commits)
+                session.append(
+                    Result(self.call, spent_ms, payload, failure, cancelled, streamed, left)
+                )
             self._compare(payload, failure)
         if self._commits:
             yield from session.make_durable(acted=True)
-            session.inner_checkpoint()
-        elif self._species is Species.MODEL and not session.machine.wraps_tools:
+        if self._species is Species.TOOL:
+            outgoing.after(session)
+        elif not session.machine.wraps_tools:
             yield from session.gate()
 
-    def _model_answered(self) -> None:
+    def _model_answered(self, spent_ms: float | None = None) -> None:
+        """It is no longer asked; what it took, if it gave a reply."""
+        engine = self.session.engine
         if self._species is Species.MODEL:
-            self.session.engine.models.end()
+            engine.models.end()
+        if self._thinking is not None:
+            engine.forecast.ended(self._thinking, None if spent_ms is None else spent_ms / 1e3)
 
     def _compare(self, payload: Payload, failure: Failure | None) -> None:
         """After a re-run: with another result, what was recorded later never happened."""
@@ -253,45 +266,80 @@ def begin(frame: Frame, spec: Spec, species: Species, named: Mapping[str, Any]) 
     asked = ask(CODECS, identifying, key=key, known=known)
     scope = frame.scope.here()
     call = scope.identify(spec.name, asked.digest)
-    sealed = None
-    if session.replay is not None:
-        with session.lock:
-            step = session.replay.take(call, species, asked.digest)
-            sealed = step.sealed
-            if step.advice is Advice.ANSWER and sealed is not None:
-                return _answered(session, spec, sealed)
-        if step.advice is Advice.DIVERGED and sealed is not None:
-            yield from golive.diverge(session, call, asked, sealed)
-            sealed = None
+    sealed = yield from _recall(session, spec, species, call, asked, named=named)
+    if isinstance(sealed, Answer):
+        return sealed
     if not session.acting:
         yield from golive.go_live(session)
-    model = asked.model or spec.name
-    acting = Acting(session, spec, species, call, sealed, model=model)
+    if species is Species.TOOL:
+        yield from golive.may_act(session)
+    acting = Acting(session, spec, species, call, sealed)
     if sealed is not None:
         with session.lock:
             session.follow(sealed.turn)
     if species is Species.MODEL:
-        _request(session, call, asked, model, recorded=sealed is not None)
+        _request(session, call, asked, recorded=sealed is not None)
         session.engine.models.begin()
+        acting._thinking = session.engine.forecast.began(  # noqa: SLF001
+            session.id, asked.model or spec.name
+        )
     else:
-        acting._commits = yield from _intent(session, spec, call, asked, named)  # noqa: SLF001
+        nested = frame.inside == Species.TOOL.value
+        acting._commits = yield from _intent(  # noqa: SLF001
+            session, spec, call, asked, named, nested=nested
+        )
     acting._started = time.perf_counter()  # noqa: SLF001  its own half of the protocol
     return acting
 
 
-def _answered(session: Session, spec: Spec, sealed: Sealed) -> Answer:
+def _recall(
+    session: Session,
+    spec: Spec,
+    species: Species,
+    call: CallId,
+    asked: Asked,
+    *,
+    named: Mapping[str, Any],
+) -> Steps[Answer | Sealed | None]:
+    """What the record says of a call: the answer, or what is done anew; None: nothing."""
+    if session.replay is None:
+        return None
+    with session.lock:
+        step = session.replay.take(call, species, asked.digest)
+        sealed = step.sealed
+        if step.advice is Advice.ANSWER and sealed is not None:
+            return _answered(session, spec, sealed, undone=step.undone)
+    if step.advice is Advice.DOUBT and sealed is not None:
+        settled = yield from doubts.settle(session, spec, sealed, named)
+        if settled is not None:
+            with session.lock:
+                return _answered(session, spec, settled, undone=False)
+    if step.advice is Advice.DIVERGED and sealed is not None:
+        yield from golive.diverge(session, call, asked, sealed)
+        return None
+    return sealed
+
+
+def _answered(session: Session, spec: Spec, sealed: Sealed, *, undone: bool) -> Answer:
     session.follow(sealed.turn)
+    if undone and not session.over:
+        name = sealed.call.callable
+        text = f"{name} left the machine: it was not made again; what it did to files is gone"
+        session.append(Noted("answered", text))
     if sealed.species is Species.TOOL:
         session.machine.tool_answered()
     else:
         session.machine.reply_delivered()
+        if sealed.took_s is not None:
+            model = sealed.model or spec.name
+            session.engine.forecast.learn(session.id, model, sealed.took_s)
     return Answer(session, sealed, spec.known)
 
 
-def _request(session: Session, call: CallId, asked: Asked, model: str, *, recorded: bool) -> None:
+def _request(session: Session, call: CallId, asked: Asked, *, recorded: bool) -> None:
     with session.recording():
         if not recorded:
-            session.begin_model_call(model)
+            session.begin_model_call()
         messages, told, writer = None, None, session.engine.writer
         if asked.messages is not None:
             stored = session.stored(lambda: session.messages.put(asked.messages or (), writer))
@@ -303,7 +351,13 @@ def _request(session: Session, call: CallId, asked: Asked, model: str, *, record
 
 
 def _intent(
-    session: Session, spec: Spec, call: CallId, asked: Asked, named: Mapping[str, Any]
+    session: Session,
+    spec: Spec,
+    call: CallId,
+    asked: Asked,
+    named: Mapping[str, Any],
+    *,
+    nested: bool,
 ) -> Steps[bool]:
     """Before a tool acts; whether what it does has to be committed when it has.
 
@@ -315,28 +369,42 @@ def _intent(
     workspace = os.fsdecode(session.engine.workspace.path)
     guess = guess_call(spec.name, prior, named, workspace=workspace)
     guessed = guess is not None and guess.effect is Likely.EXTERNAL
-    commits = external is not None or guessed
-    if commits:
-        if session.machine.tool_finished:
-            session.inner_checkpoint()
-        yield from session.durable_gate(guessed=guessed)
-    if guessed:
-        session.reaching.sharpen()
-    session.begin_tool_call(CallFact(spec.name, prior, guess))
+    commits, since = external is not None or guessed, time.perf_counter()
+    fact, begun, told = CallFact(spec.name, prior, guess), False, False
     try:
-        yield from session.gate()
+        if commits:
+            yield from outgoing.before(session, call, external, nested=nested)
+        if guessed:
+            yield from outgoing.look_closer(session)
+        session.begin_tool_call(fact)
+        begun = True
+        yield from session.gate(since if commits else None)
         with session.recording():
             arguments = session.payload(asked.arguments)
-            intent = Intent(call, asked.digest, arguments, prior, external, guess)
+            intent, told = Intent(call, asked.digest, arguments, prior, external, guess), True
             written = session.append(intent)
         if commits:
             if not written:
                 session.not_durable("its intent cannot be written", guessed=guessed)
             yield from session.make_durable(guessed=guessed)
     except BaseException as error:
+        cancelled = isinstance(error, asyncio.CancelledError)
+        if cancelled and not begun:
+            session.begin_tool_call(fact)
         with session.lock:
-            session.machine.tool_ended()
-            if isinstance(error, NotDurable):  # on record as what it is: it is in no doubt
-                session.append(Result(call, 0.0, failure=seal_exception(CODECS, error, {})))
+            if begun or cancelled:
+                session.machine.tool_ended()
+            if cancelled and not told:
+                session.append(Intent(call, asked.digest, session.payload(asked.arguments), prior))
+            if cancelled or (begun and isinstance(error, NotDurable)):
+                session.append(_did_not_act(call, error))
         raise
     return commits
+
+
+def _did_not_act(call: CallId, error: BaseException) -> Result:
+    """On record as what it is: it is in no doubt, and has done nothing."""
+    if isinstance(error, asyncio.CancelledError):
+        never = NotDurable("it was cancelled before it acted")
+        return Result(call, 0.0, failure=seal_exception(CODECS, never, {}), cancelled=True)
+    return Result(call, 0.0, failure=seal_exception(CODECS, error, {}))

@@ -22,11 +22,17 @@ from crabrt.core.failpoints import declare
 from crabrt.core.ids import ObjectId
 from crabrt.core.ports import ObjectReader
 from crabrt.core.trees import Entry
-from crabrt.core.verdicts import NETWORK_TOO, Consistency, Protection, Verdict
-from crabrt.errors import CrabError, Damaged, DamagedObject
+from crabrt.core.verdicts import NETWORK_TOO, Consistency, Effect, Protection, Verdict
+from crabrt.errors import CrabError, Damaged, DamagedObject, StoreUnavailable
 from crabrt.inspector import CallFact, Observation, caches, classify
+from crabrt.inspector.lasting import compare
 from crabrt.inspector.network import Network
-from crabrt.runtime import reaching
+from crabrt.inspector.observer import Foreign
+from crabrt.process.family import Intervals
+from crabrt.process.imaging import Taken
+from crabrt.process.sighting import Sighting
+from crabrt.runtime import reaching, spooled
+from crabrt.runtime.alive import Alive, unimaged
 from crabrt.runtime.committing import Captive
 from crabrt.runtime.engine import Fate, Job
 from crabrt.runtime.losses import ObserverWarning
@@ -51,7 +57,11 @@ class Seen(msgspec.Struct, frozen=True):
     unobserved: tuple[str, ...]
     scan_ms: float
     observer: str
+    foreign: Foreign = {}
     network: Network = Network()
+    alive: Sighting | None = None
+    left: Sighting | None = None
+    taken: Taken = Taken()
 
 
 def look(session: Session) -> Seen:
@@ -70,7 +80,14 @@ def look(session: Session) -> Seen:
         engine.observer.settled()
         changes = _changes(session, known)
         return Seen(
-            known, changes, Consistency.EXACT, scan.not_captured, looked.unobserved, scan_ms, by
+            known,
+            changes,
+            Consistency.EXACT,
+            scan.not_captured,
+            looked.unobserved,
+            scan_ms,
+            by,
+            looked.foreign,
         )
     if known is not None:  # what nobody can make again is read first
         in_order = caches.last(scan.seen, lambda one: engine.caches.within(one.dir.path))
@@ -87,6 +104,7 @@ def look(session: Session) -> Seen:
         (*snapshot.unobserved, *looked.unobserved),
         scan_ms,
         by,
+        looked.foreign,
     )
 
 
@@ -121,6 +139,7 @@ def make(
     finally:
         reaching.answered(session.engine, asked)
     if captive is None:
+        session.spool.drop(_spool_name(job))
         job.release()
     else:
         session.engine.committer.put(captive)
@@ -140,7 +159,7 @@ def _make(
     if session.epoch != epoch:
         _forget_lost(session)
         session.epoch = epoch
-    seen = _and_network(look(session), reaching.look(engine, asked))
+    seen = _and_network(_snapshot(session, job, asked), reaching.look(engine, asked))
     stored_before -= engine.early.settled()
     FP_SCANNED()
     verdict = classify(calls, _observation(session, job, seen))
@@ -162,7 +181,54 @@ def _make(
     )
     engine.keep_up(partial(_keep_up, session))
     failed = partial(_failed, session, job)
-    return Captive(job, session.journal, entry, epoch, started, release, failed)
+    alive = Alive(engine.custody, seen.taken) if seen.taken.trees else None
+    return Captive(job, session.journal, entry, epoch, started, release, failed, alive)
+
+
+def _snapshot(session: Session, job: Job, asked: reaching.Asked | None) -> Seen:
+    """The files, and what is alive beside them, as of one moment as far as that can be had."""
+    engine = session.engine
+    tools: Intervals | None = ()
+    if asked is not None:  # else another process made the turn, and this one adopted what lives
+        tools = asked.interval.tools if asked.wraps_tools else None
+    shot = engine.custody.snapshot(
+        tools,
+        lambda: look(session),
+        lambda trees: session.spool.make(_spool_name(job), trees),
+        engine.wanted_by,
+    )
+    taken = shot.taken
+    if taken.is_full:
+        session.spool.leave_memory()
+    if taken.trees:
+        into = taken.into or session.spool.make(_spool_name(job), ())
+        try:
+            taken = spooled.noted(taken, into)
+        except StoreUnavailable:
+            session.spool.leave_memory()
+            raise
+    else:
+        session.spool.drop(_spool_name(job))  # whoever was to be imaged has ended
+    seen = msgspec.structs.replace(
+        shot.files,
+        alive=shot.alive,
+        left=shot.left,
+        taken=taken,
+        unobserved=(*shot.files.unobserved, *engine.custody.unobserved),
+    )
+    if seen.consistency is Consistency.TORN:
+        return seen
+    knows = shot.alive is not None and asked is not None and asked.wraps_tools
+    alone = not job.beside and not engine.config.shared
+    if not shot.exact:
+        return msgspec.structs.replace(seen, consistency=Consistency.PER_FILE)
+    if knows and alone:  # no tool runs, and nothing that one left: all was read of one instant
+        return msgspec.structs.replace(seen, consistency=Consistency.EXACT)
+    return seen
+
+
+def _spool_name(job: Job) -> str:
+    return f"{job.turn}.{job.inner}"
 
 
 def _and_network(seen: Seen, network: Network) -> Seen:
@@ -181,7 +247,8 @@ def _forget_lost(session: Session) -> None:
 
 def _captured(session: Session, job: Job, seen: Seen, verdict: Verdict) -> Checkpoint | None:
     """Let the capture count, and its checkpoint; None where a gate gave up on it."""
-    inherited = seen.root == session.root and job.turn > 0
+    same = seen.root == session.root and Effect.PROCESSES not in verdict.effects
+    inherited = same and job.turn > 0 and not seen.taken.directories
     if not _count(session, job, seen, verdict):
         _keep_uncounted(session)
         return None
@@ -197,6 +264,8 @@ def _captured(session: Session, job: Job, seen: Seen, verdict: Verdict) -> Check
         not_captured=session.first_time(seen.not_captured),
         shared=session.engine.config.shared,
         observer=seen.observer,
+        unimaged=unimaged(seen.taken.trees),
+        frozen_ms=round(seen.taken.frozen_ms, 3),
     )
 
 
@@ -219,7 +288,9 @@ def _observation(session: Session, job: Job, seen: Seen) -> Observation:
         skipped=engine.config.regenerable == "skip",
         blind=session.turn_start is None and job.turn > 0,
         beside=tuple(job.beside),
+        foreign=seen.foreign,
         network=seen.network,
+        lasting=None if seen.alive is None else compare(session.alive, seen.alive),
     )
 
 
@@ -265,10 +336,13 @@ def _count(session: Session, job: Job, seen: Seen, verdict: Verdict) -> bool:
     journal = session.journal
     if job.turn > 0 and job.inner == 0:
         journal.append(Observed(job.turn, verdict), turn=job.turn)
-    journal.append(Captured(job.turn, job.inner, seen.root, job.position), turn=job.turn)
+    spool = os.fsencode(seen.taken.into) if seen.taken.into is not None else b""
+    journal.append(Captured(job.turn, job.inner, seen.root, job.position, spool), turn=job.turn)
     session.root = seen.root
     if job.inner == 0:
         session.root_turn, session.turn_start = job.turn, seen.root
+        if seen.left is not None:
+            session.alive = seen.left
     job.captured.set_result(None)
     return True
 

@@ -17,6 +17,7 @@ turn may stand before the `checkpoint` of an earlier one.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import threading
 import time
@@ -36,6 +37,7 @@ from crabrt.journal import Journal
 from crabrt.store import StoreWriter
 
 if TYPE_CHECKING:
+    from crabrt.runtime.alive import Alive
     from crabrt.runtime.engine import Job
 
 QUEUE_MOST: Final = 8
@@ -60,6 +62,7 @@ class Captive:
         started: when its look began, by ``time.perf_counter``.
         release: gc need not keep what it names any more: its entry does, or nobody needs it.
         failed: to be told what went wrong.
+        alive: what was alive then, to be stored beside the files; None: nothing was.
     """
 
     job: Job
@@ -69,6 +72,7 @@ class Captive:
     started: float
     release: Callable[[], None]
     failed: Callable[[BaseException], None]
+    alive: Alive | None = None
 
 
 class Committer:
@@ -159,6 +163,8 @@ class Committer:
                 with self._lock:
                     self._unfinished -= len(captives)
                 for one in captives:
+                    if one.alive is not None:
+                        one.alive.forget()
                     with contextlib.suppress(Exception):  # the disk is gone: gc keeps too much
                         one.release()
                     if not one.job.durable.done() and one.job.error is None:
@@ -168,6 +174,7 @@ class Committer:
 
     def _commit(self, captives: list[Captive]) -> None:
         """Never raises: what goes wrong is the captives' fate."""
+        captives = [one for each in captives for one in self._with_what_was_alive(each)]
         synced = self._attempt(captives, partial(self._sync_packs, captives))
         if not synced:
             self._failures += 1
@@ -176,6 +183,20 @@ class Committer:
             its = [one for one in written if one.journal is journal]
             for durable in self._attempt(its, partial(_sync, journal)):
                 durable.job.durable.set_result(None)
+
+    def _with_what_was_alive(self, captive: Captive) -> list[Captive]:
+        """The captive with what was alive in the store; none if that failed."""
+        alive, whole = captive.alive, [captive]
+        if alive is not None:
+
+            def put() -> None:
+                with self._writer.commit():
+                    entry = alive.put(captive.entry, self._writer)
+                whole[0] = dataclasses.replace(captive, entry=entry)
+
+            if not self._attempt([captive], put):
+                return []
+        return whole
 
     def _sync_packs(self, captives: list[Captive]) -> None:
         if all(one.epoch == self.epoch for one in captives):

@@ -6,7 +6,7 @@ does not hold up the next capture. Jobs run in the order they were asked for, so
 never overtakes an earlier one. The loop's threads only ask for jobs and wait on their futures; they
 and the engine meet in `Job.settle`, which decides, once, whether a capture counts or came too late.
 Errors never escape the threads: a job that fails is settled as failed, and its run says so at the
-next gate. Between the engines of one process, `turnstile` decides who captures first.
+next gate.
 
 One engine serves a run and its children (they share the workspace).
 """
@@ -16,24 +16,37 @@ from __future__ import annotations
 import contextlib
 import enum
 import itertools
+import math
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from crabrt.core.config import Config
 from crabrt.inspector import Observer
 from crabrt.inspector.caches import Caches
 from crabrt.inspector.early import EarlyWork
 from crabrt.inspector.network import NetworkObserver, Spans
+from crabrt.process.custody import Custody
+from crabrt.runtime.alive import imager
 from crabrt.runtime.committing import Committer
+from crabrt.runtime.forecast import Forecast
 from crabrt.runtime.lingering import Lingering
-from crabrt.runtime.turnstile import WAITED_FOR, turnstile
+from crabrt.runtime.putbacks import PutBacks
 from crabrt.store import Store, StoreWriter
 from crabrt.workspace import Claim, RestoreReport, Tracker, Workspace
 
 T = TypeVar("T")
+
+_FOR_IMAGES: Final = 0.75
+"""What images get of the time that a gate waits: the rest is to end them, and for files."""
+
+
+PUT_OFF_MOST: Final = 8
+"""So many times upkeep waits for a model that thinks for longer; what it saves is only a cache."""
 
 
 class Fate(enum.Enum):
@@ -54,10 +67,11 @@ class Job:
         captured, durable: done when that is reached, or when it never will be (see `fate`).
         error: why it failed.
         beside: other runs that acted in the workspace meanwhile.
-        due: when the loop is expected to need it; see `turnstile`.
+        wanted_by: when whoever waits for it gives up, less what it takes to copy files, by
+            ``time.monotonic``; while nobody waits, infinity.
     """
 
-    def __init__(self, turn: int, inner: int, position: int, due: float = WAITED_FOR) -> None:
+    def __init__(self, turn: int, inner: int, position: int) -> None:
         self.turn = turn
         self.inner = inner
         self.position = position
@@ -66,7 +80,7 @@ class Job:
         self.error: BaseException | None = None
         self.exposed_ms: float | None = None
         self.beside: list[str] = []
-        self.due = due
+        self.wanted_by = math.inf
         self._fate = Fate.OPEN
         self._lock = threading.Lock()
 
@@ -82,6 +96,10 @@ class Job:
                 return False
             self._fate, self.error = fate, error
             return True
+
+    def hurry(self, limit_s: float) -> None:
+        """Somebody waits for it from now on, and not for longer than `limit_s`."""
+        self.wanted_by = min(self.wanted_by, time.monotonic() + limit_s * _FOR_IMAGES)
 
     def fail_durable(self, error: BaseException) -> None:
         """It was captured, but could not be made durable."""
@@ -102,12 +120,14 @@ class Engine:
         workspace, tracker: what is watched, and what is known of it.
         observer: says what may have changed in it; the engine's thread's, like the tracker.
         network: says what the processes of the run reached out to.
+        custody: says what outlived a turn; the engine's thread's.
         models: when a model was asked, by any run.
+        forecast: how long models will think.
         config: how the family is set up.
         caches: knows what tools make again by themselves; the engine's thread's.
         recovered: what came of a killed restore that was finished before this run; None: no such.
         latest: the checkpoint that was asked for last, by whichever run.
-        acted: whether a tool of any run has acted in this process.
+        put_backs: of the workspace, at ends of replays.
         events: counts the turns and tools that begin, in their order.
         committer: makes durable what was captured.
         stale: something could not be made durable, or captured: see `forget`.
@@ -135,26 +155,38 @@ class Engine:
         self.tracker = self._new_tracker()
         self.recovered: RestoreReport | None = None
         self.latest: Job | None = None
-        self.acted = False
+        self.put_backs = PutBacks()
         self.events = itertools.count(1)
         self.observer = observer
         self.network = network
+        by = partial(imager, config, self.writer)
+        tracks = config.processes != "off"
+        self.custody = Custody(tracks=tracks, imager=by, workspace=workspace.path)
         self.models = Spans()
+        self.forecast = Forecast()
         self.committer = Committer(self.writer, self._rest)
         self.stale = False
         self.epoch = self.committer.epoch
         self._upkeep: Callable[[], None] | None = None
-        self._turnstile = turnstile()
+        self._upkeep_s = 0.0
+        self._put_off = 0
         self._claim = claim
         self._waiting = 0
         self._waiting_lock = threading.Lock()
+        self._asked: set[Job] = set()
         self._late: threading.Thread | None = None
         self._pid = os.getpid()
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="crabrt-engine")
         self._users = 1
         self._users_lock = threading.Lock()
         self.closed = threading.Event()
-        self.early = EarlyWork(observer, workspace, self.writer, sync=self.committer.sync)
+        self.early = EarlyWork(
+            observer,
+            workspace,
+            self.writer,
+            sync=self.committer.sync,
+            coming_s=self.forecast.coming_s,
+        )
         self.lingering = Lingering(self.early, self._threads.submit, self.wanted)
 
     def _new_tracker(self) -> Tracker:
@@ -167,18 +199,25 @@ class Engine:
 
     def capture(self, job: Job, work: Callable[[], None]) -> None:
         """Run `work`, which captures for `job`, on the engine's thread after all asked before."""
+        self._asked.add(job)
         self.run_aside(lambda: self._capture(job, work))
 
     def _capture(self, job: Job, work: Callable[[], None]) -> None:
-        # A first capture takes its time: it goes beside the others, and keeps nobody waiting.
-        place = self._turnstile.passed(job) if job.turn else contextlib.nullcontext()
         try:
-            with place:
-                work()
+            work()
         except BaseException as error:
             job.settle(Fate.FAILED, error)
             job.release()  # whatever went wrong: nobody waits for ever
             raise
+        finally:
+            self._asked.discard(job)
+
+    def wanted_by(self) -> float:
+        """By when what can be left out has to be over, by ``time.monotonic``: images, that is.
+
+        Who waits for a capture waits for those before it as well.
+        """
+        return min((job.wanted_by for job in self._asked.copy()), default=math.inf)
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Run `work` on the engine's thread, after everything asked for before.
@@ -236,7 +275,8 @@ class Engine:
     def keep_up(self, upkeep: Callable[[], None]) -> None:
         """Have `upkeep` run on the engine's thread once all that was captured is durable.
 
-        It waits for a moment when nobody needs the thread; of several, the last one runs.
+        It waits for a moment when nobody needs the thread, and for a model that thinks for long
+        enough; of several, the last one runs.
         """
         self._upkeep = upkeep
 
@@ -248,11 +288,27 @@ class Engine:
     def _keep_up(self) -> None:
         upkeep = self._upkeep
         try:
-            if upkeep is not None and self._waiting == 0 and self.committer.idle and not self.stale:
-                self._upkeep = None
+            if upkeep is None or self._waiting or not self.committer.idle or self.stale:
+                return
+            if self._is_time():
+                self._upkeep, began = None, time.monotonic()
                 upkeep()
+                self._upkeep_s = time.monotonic() - began
         finally:
             self.lingering.go_on()
+
+    def _is_time(self) -> bool:
+        """Whether the model will likely think until upkeep is over; now and then it is time anyway.
+
+        While no model is asked there is nothing to wait for.
+        """
+        left_s = self.forecast.left_s()
+        fits = left_s is None or left_s > self._upkeep_s
+        if fits or self.closed.is_set() or self._put_off >= PUT_OFF_MOST:
+            self._put_off = 0
+            return True
+        self._put_off += 1
+        return False
 
     def forget(self) -> None:
         """After a failed write: trust only what was persisted with the last durable checkpoint."""
@@ -261,6 +317,7 @@ class Engine:
         self.tracker = self._new_tracker()
         self.tracker.load(self.store)
         self.observer.distrust()
+        self.custody.forget()
 
     @property
     def is_inherited(self) -> bool:
@@ -296,6 +353,7 @@ class Engine:
             self.committer.close()
             self._keep_up()
         finally:
+            self.custody.close()
             self.network.close()
             self.observer.close()
             try:

@@ -11,16 +11,20 @@ from typing import Any
 from crabrt.core.config import RESUME_VARIABLE, Config
 from crabrt.core.entries import CallId, Ended, Started
 from crabrt.core.forks import fork_safe
-from crabrt.core.ids import RunId, derived_run_id
+from crabrt.core.ids import RunId
 from crabrt.core.targets import Target, parse_target
 from crabrt.errors import NotResumable, UsageError
 from crabrt.journal import RunIndex, read_journal, run_dir
 from crabrt.operations.forking import fork_in_place
 from crabrt.operations.targets import resolve
+from crabrt.runtime import registry
 from crabrt.runtime.exits import exit_by_kind
+from crabrt.runtime.meaning import meant
 from crabrt.runtime.opening import Setup, start, start_child
 from crabrt.runtime.payloads import payload_bytes
-from crabrt.runtime.recovery import Stop, find_stop
+from crabrt.runtime.recovery import Stop, child_runs, find_stop
+from crabrt.runtime.relatives import family_externals
+from crabrt.runtime.replay import Replay
 from crabrt.runtime.resuming import attach, attach_child
 from crabrt.runtime.session import Session
 from crabrt.store import Store
@@ -82,7 +86,8 @@ def _wanted(setup: Setup, wanted: str) -> Target | None:
     with _lock:
         if wanted in _claimed:
             return None
-        target = parse_target(wanted)
+        asked = parse_target(wanted)
+        target = meant(setup.config, setup.workspace, asked, "", lambda _: True)
         recorded = look_up(setup.config, target)
         started = recorded.started
         if started.agent != setup.agent:
@@ -134,25 +139,42 @@ def _ended_well(recorded: Recorded) -> bool:
 
 
 def _at_the_end(config: Config, target: Target) -> bool:
-    """Whether `target` means the run's latest state (and so goes on in place)."""
+    """Whether `target` means where the run stopped (and so goes on in place).
+
+    A turn that another was opened behind is not the end, though it may be the last one that can be
+    restored: to go on from there is to go another way.
+    """
     if target.at is None or target.at.turn == -1:
         return True
     with RunIndex.open(config.home) as index:
         index.refresh()
-        state, last = resolve(index, target), resolve(index, Target(target.run))
-    return (state.turn, state.inner) == (last.turn, last.inner)
+        state = resolve(index, target)
+    return (state.turn, state.inner) == (state.run.turns, 0)
 
 
 def enter_child(setup: Setup, parent: Session, call: CallId) -> Entry:
     """The child run for an open call of `parent`: taken up again if it has begun before."""
-    child = derived_run_id(setup.name, parent.id, str(call))
-    directory = run_dir(setup.config.home, child)
-    if not (directory / "journal").is_dir():
+    if parent.replay is None:  # as fresh as its parent: nobody has made its calls before
         return Entry(start_child(setup, parent, call))
+    child = child_runs(setup.config.home, parent.id, [call]).get(call)
+    if child is None:
+        return Entry(_start_known(setup, parent, call))
     recorded = look_up(setup.config, Target(child))
     if _ended_well(recorded):
         return Entry(None, recorded)
     return Entry(attach_child(setup, parent, child), recorded)
+
+
+def _start_known(setup: Setup, parent: Session, call: CallId) -> Session:
+    """A fresh child run that knows what its counterparts in the family's other runs did outside."""
+    session = start_child(setup, parent, call)
+    try:
+        session.replay = Replay((), 0, family_externals(session, setup.config.home))
+    except BaseException:
+        registry.remove(session)
+        session.close()
+        raise
+    return session
 
 
 def enter_sealed_child(setup: Setup, parent: Session, call: CallId) -> Entry:
@@ -160,8 +182,8 @@ def enter_sealed_child(setup: Setup, parent: Session, call: CallId) -> Entry:
 
     Without a session where there never was one: then its calls are the parent's own.
     """
-    child = derived_run_id(setup.name, parent.id, str(call))
-    if not (run_dir(setup.config.home, child) / "journal").is_dir():
+    child = child_runs(setup.config.home, parent.id, [call]).get(call)
+    if child is None:
         return Entry(None)
     session = attach_child(setup, parent, child)
     session.over = True

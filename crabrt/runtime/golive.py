@@ -11,7 +11,10 @@ import dataclasses
 from typing import NoReturn
 
 from crabrt.core.entries import CallId, Noted
+from crabrt.core.ids import ObjectId
 from crabrt.errors import Diverged
+from crabrt.operations.alive import written_by
+from crabrt.process.sighting import Sighting
 from crabrt.runtime.branching import branch
 from crabrt.runtime.payloads import payload_bytes, read_messages
 from crabrt.runtime.putback import tell_restored
@@ -40,10 +43,7 @@ def go_live(session: Session) -> Steps[None]:
             "the loop makes a call in a child run that had ended here before", _HINT,
             where=session.id,
         )  # fmt: skip
-    future = session.engine.submit(lambda: _put_back(session))
-    if not future.done():
-        yield Wait(future)
-    report = future.result()
+    report = yield from _put_back_once(session)
     if report is not None and report.changes:
         # All of it is the loop's own work: none of it is a conflict with somebody else.
         alone = dataclasses.replace(report, conflicts=())
@@ -56,27 +56,74 @@ def go_live(session: Session) -> Steps[None]:
                 tuple(change.path for change in report.changes),
             )
         )
+
+
+def may_act(session: Session) -> Steps[None]:
+    """Before a tool acts: wait for what is being put back, for whichever run."""
+    while (under_way := session.engine.put_backs.before_a_tool()) is not None:
+        yield Wait(under_way)
+
+
+def _put_back_once(session: Session) -> Steps[RestoreReport | None]:
+    """Have the workspace put back, unless that is under way; the report, for whoever began it."""
+
+    def wanted(acted: bool) -> bool:  # noqa: FBT001 - its only argument
+        return not session.acting and not (acted and session.parent is not None)
+
+    future, began = session.engine.put_backs.join(
+        session.id, lambda: session.engine.submit(lambda: _put_back(session)), wanted
+    )
+    if future is not None and not future.done():
+        yield Wait(future)
+    report = None if future is None else future.result()
     upwards: Session | None = session
     while upwards is not None:  # what a child run does is its callers' doing
         upwards.acting = True
         upwards = upwards.parent
+    return report if began else None
 
 
 def _put_back(session: Session) -> RestoreReport | None:
-    """Undo what loops wrote while they were replayed; too late once a tool has acted anew."""
+    """Undo what loops wrote while they were replayed.
+
+    What the run's own processes have open to write to is their work.
+    """
     engine = session.engine
     target = session.expected or session.root
-    if target is None or (session.parent is not None and engine.acted):
+    if target is None:
         return None
     scan = engine.tracker.scan()
     if scan.clean and engine.tracker.root == target:
         return None
+    paths: tuple[bytes, ...] = ()
+    theirs = _written_by_processes(session)
+    if theirs:
+        plan = _restore(session, target, dry_run=True)
+        paths = tuple(change.path for change in plan.changes if change.path not in theirs)
+        if not paths:
+            return None
+    return _restore(session, target, paths)
+
+
+def _written_by_processes(session: Session) -> frozenset[bytes]:
+    """The files of the workspace that processes of the run have open for writing; relative."""
+    engine = session.engine
+    alive = engine.custody.look(()) or Sighting()
+    return written_by((one.pid for one in alive.processes), engine.workspace.path)
+
+
+def _restore(
+    session: Session, target: ObjectId, paths: tuple[bytes, ...] = (), *, dry_run: bool = False
+) -> RestoreReport:
+    engine = session.engine
     return restore(
         engine.workspace,
         engine.writer,
         target,
         base=target,
+        paths=paths,
         force=True,
+        dry_run=dry_run,
         label=f"{session.id}: written by the loop itself",
         tracker=engine.tracker,
     )

@@ -16,6 +16,7 @@ from crabrt.runtime.calls import Acting, Outcome, begin
 from crabrt.runtime.entering import Entry, arguments_of, enter, enter_child, look_up, result_of
 from crabrt.runtime.exceptions import seal_exception
 from crabrt.runtime.losses import UnprotectedWarning, warn
+from crabrt.runtime.meaning import meant, refuse_anothers, refuse_disabled
 from crabrt.runtime.opening import Setup
 from crabrt.runtime.replay import Species
 from crabrt.runtime.requests import Binder
@@ -33,23 +34,25 @@ class Loop:
 
     Attributes:
         function: the user's own.
-        name: what its runs are called.
+        name: the agent's: in journals, and as a call of another run. Its own runs are called so,
+            too, where nothing else is configured.
     """
 
     def __init__(
         self,
         function: Callable[..., Any],
-        workspace: str | os.PathLike[str],
-        name: str,
+        workspace: str | os.PathLike[str] | None,
+        name: str | None,
         *,
         returns: Any,
         raises: Any,
         options: Mapping[str, Any],
     ) -> None:
         self.function = function
-        self._workspace = workspace
-        self.name = name
-        self._options = dict(options)
+        self._workspace = os.curdir if workspace is None else workspace
+        self._inherits = workspace is None
+        self.name = name or function.__name__
+        self._options = {"name": name, **options}
         self._binder = Binder(function)
         self._known = known_classes([returns, *_hints(function), *_classes(raises)])
 
@@ -59,22 +62,32 @@ class Loop:
 
     def opening(self, config: Config, args: Any, kwargs: Any) -> Entry:
         """The run for a call from outside of any run."""
-        return enter(self._setup(config, args, kwargs), None, resume_request())
+        return enter(self._setup(config, self._named(config), args, kwargs), None, resume_request())
 
     def reopening(self, run: str, override: dict[str, Any]) -> tuple[Entry, dict[str, Any]]:
         """The run to take up, and the arguments to call the loop with."""
-        config, target = self.config(), parse_target(run)
+        config = self.config()
+        refuse_disabled(config, run)
+        target = meant(
+            config, self._workspace, parse_target(run), f"of {self.name!r} ",
+            lambda view: view.agent == self.name,
+        )  # fmt: skip
         recorded = look_up(config, target)
+        refuse_anothers(recorded.run, recorded.started.agent, self.name)
         arguments = arguments_of(recorded, self._known, CODECS, override)
-        return enter(self._setup(config, (), arguments), target, None), arguments
+        setup = self._setup(config, self._named(config), (), arguments)
+        return enter(setup, target, None), arguments
 
-    def _setup(self, config: Config, args: Any, kwargs: Any) -> Setup:
+    def _named(self, config: Config) -> str:
+        """What a run of its own is called; child runs are called as the agent is."""
+        return config.name or self.name
+
+    def _setup(self, config: Config, name: str, args: Any, kwargs: Any) -> Setup:
         data, missing = None, None
         try:
             data = CODECS.encode(self._binder.bind(args, kwargs), self._known)
         except NotEncodable as error:
             missing = str(error)
-        name = config.name or self.name
         return Setup(config, Path(self._workspace), name, self.name, data, missing)
 
     def outer(self) -> Frame | None:
@@ -102,12 +115,12 @@ class Loop:
         parent = acting.session
         engine = parent.engine
         own = os.fsencode(os.path.realpath(self._workspace))
-        if not registry.overlap(own, engine.workspace.path):
+        if not (self._inherits or registry.overlap(own, engine.workspace.path)):
             parent.degrade(
                 f"{os.fsdecode(own)}, the workspace of {self.name}, is not protected: as a child"
                 f" run it shares {os.fsdecode(engine.workspace.path)}"
             )
-        setup = self._setup(engine.config, args, kwargs)
+        setup = self._setup(engine.config, self.name, args, kwargs)
         try:
             return enter_child(setup, parent, acting.call)
         except StoreUnavailable as error:

@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from crabrt.errors import NotFound
 from crabrt.journal import TurnRow
 from crabrt.runtime.block import apply
+
+
+class NullCall:
+    """The block form of a call outside of a run: never sealed."""
+
+    sealed = False
+    value: Any = None
+
+    def result(self, value: Any) -> Any:
+        """`value` again."""
+        self.value = value
+        return value
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
 
 
 class NullRun:
@@ -48,13 +70,17 @@ class NullRun:
         """No turns."""
         return []
 
-    def model_call(self, request: Any, ask: Callable[..., Any], **_: Any) -> Any:
-        """Ask."""
-        return apply(ask, request)
+    def model_call(self, request: Any, ask: Callable[..., Any] | None = None, **_: Any) -> Any:
+        """Ask; without `ask`, the block form."""
+        return NullCall() if ask is None else apply(ask, request)
 
     def tool_call(
-        self, name: str, arguments: Mapping[str, Any], do: Callable[..., Any], **_: Any
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        do: Callable[..., Any] | None = None,
+        **_: Any,
     ) -> Any:
-        """Do it."""
+        """Do it; without `do`, the block form."""
         del name
-        return apply(do, arguments)
+        return NullCall() if do is None else apply(do, arguments)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
+from contextvars import Token
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from crabrt.core.config import resume_request
+from crabrt.core.config import Config, resume_request
 from crabrt.core.entries import Failure
 from crabrt.core.targets import parse_target
 from crabrt.errors import NotResumable, StoreUnavailable
+from crabrt.journal import RunView
 from crabrt.runtime import registry
 from crabrt.runtime.calls import Acting, Outcome, begin
-from crabrt.runtime.entering import Entry, enter, enter_child, enter_sealed_child, look_up
+from crabrt.runtime.entering import Entry, enter, enter_child, enter_sealed_child
 from crabrt.runtime.exceptions import seal_exception
 from crabrt.runtime.loops import close, give_back
+from crabrt.runtime.meaning import meant, refuse_disabled
 from crabrt.runtime.opening import Setup, check_name
 from crabrt.runtime.replay import Species
-from crabrt.runtime.run import Run
+from crabrt.runtime.run import NULL_RUN, Run
 from crabrt.runtime.scopes import FRAME, Frame, leave, watch_tasks
 from crabrt.runtime.session import CODECS, Session
 from crabrt.runtime.settings import load_config
@@ -44,25 +46,42 @@ class OpenRun:
         self._options = options
         self._session: Session | None = None
         self._call: Acting | None = None
+        self._token: Token[Frame | None] | None = None
 
-    def _setup(self) -> Setup:
-        config = load_config(self._workspace, **self._options)
-        name = self._name or config.name or Path(self._workspace).resolve().name or "run"
-        return Setup(config, Path(self._workspace), check_name(name))
+    def _config(self) -> Config:
+        return load_config(self._workspace, **self._options)
 
-    def _open(self) -> Entry:
-        setup = self._setup()
+    def _called(self, configured: str | None = None) -> str:
+        """What the run is called; the setting ``name`` is that of the outermost one."""
+        directory = Path(self._workspace).resolve().name
+        return check_name(self._name or configured or directory or "run")
+
+    def _open(self) -> Entry | None:
+        """The run of its own; None where everything is disabled."""
+        config = self._config()
+        if config.disable and self._resume is None:
+            return None
+        setup = Setup(config, Path(self._workspace), self._called(config.name))
         if self._resume is None:
             return enter(setup, None, resume_request())
-        target = parse_target(self._resume)
+        refuse_disabled(config, self._resume)
+        target = meant(
+            config, self._workspace, parse_target(self._resume), "of open_run ", self._is_mine
+        )
         entry = enter(setup, target, None)
         if entry.session is None:
-            raise NotResumable("it is finished", where=look_up(setup.config, target).run)
+            where = entry.recorded.run if entry.recorded is not None else target.run
+            raise NotResumable("it is finished", where=where)
         return entry
+
+    def _is_mine(self, run: RunView) -> bool:
+        return run.agent is None and self._name in (None, run.name)
 
     # -- as a run of its own -----------------------------------------------------------------
 
-    def _begin(self, entry: Entry) -> Run:
+    def _begin(self, entry: Entry | None) -> Run:
+        if entry is None:
+            return cast("Run", NULL_RUN)  # it has the whole face of one
         assert entry.session is not None
         self._session = session = entry.session
         session.scope.adopt()
@@ -73,7 +92,8 @@ class OpenRun:
         return Run(frame.session, frame)
 
     def _end(self, error: BaseException | None) -> Steps[None]:
-        leave(self._token)
+        if self._token is not None:
+            leave(self._token)
         if self._session is None:
             return
         failure: Failure | None = None
@@ -95,18 +115,18 @@ class OpenRun:
         outer = registry.frame_in(directory)
         if outer is None or not registry.overlap(directory, outer.session.engine.workspace.path):
             return None
-        if FRAME.get() is None and self._setup().config.shared:
+        if FRAME.get() is None and self._config().shared:
             return None
         return outer
 
     def _asked(self, outer: Frame) -> Steps[Outcome]:
-        spec = Spec(self._setup().name, {}, effects=Effects())
+        spec = Spec(self._called(), {}, effects=Effects())
         return begin(outer, spec, Species.TOOL, {"workspace": os.fspath(self._workspace)})
 
     def _child(self, outer: Frame, outcome: Outcome) -> Entry:
         """The child run; without a session where its journal cannot be written."""
         parent = outer.session
-        setup = dataclasses.replace(self._setup(), config=parent.engine.config)
+        setup = Setup(parent.engine.config, Path(self._workspace), self._called())
         try:
             if isinstance(outcome, Acting):
                 return enter_child(setup, parent, outcome.call)
@@ -205,9 +225,12 @@ def open_run(
 
     Args:
         workspace: the directory it works in, protected in place.
-        name: what the run is called (default: the directory's name).
-        resume: ``RUN`` or ``RUN@TURN`` to take up instead of beginning a new one.
-        options: any field of `crabrt.Config`.
+        name: what the run is called (default: the setting ``name``, else the directory's name; a
+            child run's: the directory's).
+        resume: ``RUN`` or ``RUN@TURN`` to take up instead of beginning a new one. ``last`` is the
+            last run that was opened so in this directory (and has that name, if one is given).
+        options: any field of `crabrt.Config`. With ``disable``, the run is a null run: calls act,
+            and nothing is recorded.
 
     Raises:
         WorkspaceRefused, WorkspaceBusy, RunBusy, NotFound, NotResumable, StoreUnavailable, Damaged.

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from crabrt.core.config import RUN_VARIABLE, Config
+from crabrt.core.config import RUN_VARIABLE, Config, observers_directory
 from crabrt.core.entries import CallId, Labelled, Lineage, Payload, Started
 from crabrt.core.ids import RunId, derived_run_id, new_run_id, valid_name
 from crabrt.core.version import VERSION
@@ -77,7 +77,7 @@ def open_engine(setup: Setup, family: str) -> Engine:
         claim = _claim(workspace, family, config)
         try:
             mark = f"{RUN_VARIABLE}={family}".encode()
-            observer = choose(config.observer, workspace.path, config.home, mark=mark)
+            observer = choose(config.observer, workspace.path, observers_directory(), mark=mark)
             network = choose_network(config.network_observer, mark)
             engine = Engine(config, store, workspace, claim, observer, network=network)
         except BaseException:
@@ -87,8 +87,8 @@ def open_engine(setup: Setup, family: str) -> Engine:
         store.close()
         raise
     try:
+        engine.submit(network.open)  # it mostly waits, for the kernel: 10 to 50 ms
         engine.recovered = recover(workspace, engine.writer)
-        engine.submit(network.open)
     except BaseException:
         engine.close()
         raise
@@ -117,11 +117,13 @@ def start(setup: Setup) -> Session:
         engine.close()
         raise
     try:
-        engine.submit(lambda: engine.tracker.load(engine.store))
+        # Whatever this thread has to do comes first: beside one that computes, each of its steps
+        # that lets go of the interpreter waits milliseconds to have it back.
         tell_recovered(session)
+        upkeep.begin(engine)
+        engine.submit(lambda: engine.tracker.load(engine.store))
         session.checkpoint(0, 0)
         engine.run_aside(shell.available)  # loaded here, it keeps no tool waiting
-        upkeep.begin(engine)
     except BaseException:
         registry.remove(session)
         session.close()
@@ -135,7 +137,7 @@ def start_child(setup: Setup, parent: Session, call: CallId) -> Session:
     Raises:
         CrabError: its journal cannot be begun.
     """
-    run_id = derived_run_id(check_name(setup.name), parent.id, str(call))
+    run_id = derived_run_id(check_name(call.callable), parent.id, str(call))
     lineage = Lineage(family=parent.family, parent=parent.id, call=str(call))
     engine = parent.engine.share()
     try:

@@ -11,12 +11,16 @@ from crabrt.core.ids import ObjectId, valid_name
 from crabrt.core.targets import TurnRef
 from crabrt.errors import Unprotected, UsageError
 from crabrt.journal import RunIndex
+from crabrt.process.revivals import Revival
+from crabrt.process.sighting import Sighting
+from crabrt.runtime import company
 from crabrt.runtime.engine import Fate
 from crabrt.runtime.golive import go_live
 from crabrt.runtime.putback import tell_restored
 from crabrt.runtime.session import Session
 from crabrt.runtime.waits import Steps, Wait
 from crabrt.workspace import RestoreReport, restore
+from crabrt.workspace.restoring import Beside
 
 
 def checked_label(label: str | None) -> str | None:
@@ -28,6 +32,19 @@ def checked_label(label: str | None) -> str | None:
     if label is not None and not valid_name(label):
         raise UsageError(f"{label!r} may not be a label", hint="letters, digits, . _ -")
     return label
+
+
+def check_turn(to: int) -> None:
+    """Refuse what is no turn's number: the journal says for ever on which turn the next one began.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if to < 0:
+        raise UsageError(
+            f"{to} is no turn to roll back to",
+            hint="0 is the workspace as the run found it; run.turn is the open turn",
+        )
 
 
 def checkpoint(session: Session, label: str | None) -> Steps[str]:
@@ -72,7 +89,7 @@ def rollback(session: Session, to: int) -> Steps[int]:
     future = session.engine.submit(lambda: _put_back(session, to))
     if not future.done():
         yield Wait(future)
-    root, report = future.result()
+    root, report, revival = future.result()
     with session.lock:
         session.root = session.turn_start = root
         session.append(RolledBack(to, root))
@@ -83,6 +100,7 @@ def rollback(session: Session, to: int) -> Steps[int]:
         session, report, session.machine.turn, doing="the rollback",
         theirs="changed by somebody else, overwritten",
     )  # fmt: skip
+    company.tell(session, revival, doing="the rollback")
     if job is not None and not job.durable.done():
         yield Wait(job.durable)
     if job is None or job.fate is not Fate.CAPTURED or job.error is not None:
@@ -90,13 +108,20 @@ def rollback(session: Session, to: int) -> Steps[int]:
     return session.machine.turn
 
 
-def _put_back(session: Session, to: int) -> tuple[ObjectId, RestoreReport]:
+def _put_back(session: Session, to: int) -> tuple[ObjectId, RestoreReport, Revival]:
     engine = session.engine
     with RunIndex.open(engine.config.home) as index:
         index.refresh()
         row = index.checkpoint(session.id, TurnRef(turn=to))
-    report = restore(
-        engine.workspace, engine.writer, row.root, base=session.root, force=True,
-        label=f"rollback of {session.id} to {to}", tracker=engine.tracker,
-    )  # fmt: skip
-    return row.root, report
+
+    def files(beside: Beside | None) -> RestoreReport:
+        return restore(
+            engine.workspace, engine.writer, row.root, base=session.root, force=True,
+            label=f"rollback of {session.id} to {to}", tracker=engine.tracker, beside=beside,
+        )  # fmt: skip
+
+    def alive() -> Sighting:
+        return engine.custody.look(()) or Sighting()
+
+    report, revival = company.put_back(session, row.processes, files, alive)
+    return row.root, report, revival

@@ -7,8 +7,11 @@ entry whose content is all there only needs its commit (``checkpoints.whole``).
 from __future__ import annotations
 
 import dataclasses
+import os
 from array import array
 from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
 
 from crabrt.core.entries import (
     Body,
@@ -32,8 +35,9 @@ from crabrt.core.entries import (
 )
 from crabrt.core.ids import ObjectId, RunId, derived_run_id
 from crabrt.core.verdicts import Effect, Likely, Prior, Protection
+from crabrt.errors import StoreUnavailable
 from crabrt.inspector import CallFact
-from crabrt.journal import Record
+from crabrt.journal import Record, read_journal
 
 GAP = "gap"
 """Topic of the note that entries are missing before it: the journal could not be written."""
@@ -52,12 +56,23 @@ class State:
         turn, inner: which.
         root: what the workspace holds.
         position: seq of the last entry that belongs to it.
+        processes: the root of what was alive; empty if nothing was.
+        spool: where images of that lie, if it was captured and is not durable; else empty.
     """
 
     turn: int
     inner: int
     root: ObjectId
     position: int
+    processes: bytes = b""
+    spool: bytes = b""
+
+
+class Span(NamedTuple):
+    """When a call was made: seqs of the first and of the last entry about it."""
+
+    first: int
+    last: int
 
 
 class Outside(dict[int, list[CallFact]]):
@@ -95,7 +110,8 @@ class Stop:
         turn_had_tools: whether a tool call of that turn has a result.
         inner: the last inner checkpoint of that turn.
         open_tools: tool calls with an intent and no result.
-        last_tool, last_tool_seq: the tool call with the latest intent.
+        last_tool_seq: of the latest intent of a tool call.
+        behind: tool calls that began or ended behind C, and when.
         ended: the last entry that says the agent returned or raised, if nothing came after it.
         tool_calls: how many tool calls are recorded.
         changed_files: whether any turn did.
@@ -103,6 +119,7 @@ class Stop:
         marks: the last inner checkpoint of every turn that has one.
         gap: what is missing since C or since the last resume, or None.
         buried_gap: what is missing before C, so that C cannot be replayed to; or None.
+        buried_by: the position of the first checkpoint that it is missing before.
         forked_seq: seq of the entry that made it a fork, or -1.
         boot, wall_ns, seq: of the last entry.
         walls: when each entry was written; the first is that of seq 1.
@@ -111,6 +128,7 @@ class Stop:
     started: Started | None = None
     gap: str | None = None
     buried_gap: str | None = None
+    buried_by: int = 0
     forked: Forked | None = None
     forked_seq: int = -1
     checkpoint: State | None = None
@@ -121,8 +139,8 @@ class Stop:
     inner: int = 0
     marks: dict[int, int] = dataclasses.field(default_factory=dict)
     open_tools: dict[CallId, Intent] = dataclasses.field(default_factory=dict)
-    last_tool: CallId | None = None
     last_tool_seq: int = 0
+    behind: dict[CallId, Span] = dataclasses.field(default_factory=dict)
     ended: Ended | None = None
     tool_calls: int = 0
     changed_files: bool = False
@@ -138,15 +156,13 @@ class Stop:
         first = self.forked or self.started
         return first.run if first is not None else ""
 
-    @property
-    def children(self) -> list[RunId]:
-        """What the runs are called that tool calls may be which C may be older than."""
-        calls = list(self.open_tools)
-        last = self.last_tool
-        if last is not None and last not in self.open_tools:
-            done = self.checkpoint is not None and self.last_tool_seq <= self.checkpoint.position
-            calls += [] if done else [last]
-        return [derived_run_id(call.callable, RunId(self.run), str(call)) for call in calls]
+    def children(self, home: Path) -> list[RunId]:
+        """The runs that tool calls are which C may be older than.
+
+        Beside a tool that still runs, a child run ends without a checkpoint of its caller's.
+        """
+        calls = dict.fromkeys((*self.open_tools, *self.behind))
+        return list(child_runs(home, RunId(self.run), calls).values())
 
     def moment_of(self, state: State) -> int:
         """The moment (wall clock, ns) whose state it is: what was written by then is in it.
@@ -162,6 +178,44 @@ class Stop:
         while seq and self.walls[seq - 1] > moment_ns:
             seq -= 1
         return seq
+
+
+def child_runs(home: Path, parent: RunId, calls: Iterable[CallId]) -> dict[CallId, RunId]:
+    """The runs that `calls` of `parent` are; most calls are none.
+
+    A child run is called as its call is. Where a name was configured, earlier versions gave it that
+    one: its id ends in the same digits.
+
+    Raises:
+        DamagedJournal, StoreUnavailable: a run may be one, and its journal cannot be read.
+    """
+    by_digits: dict[str, list[str]] = {}
+    runs = home / "runs"
+    try:
+        names = os.listdir(runs)
+    except OSError as error:
+        raise StoreUnavailable(f"its runs cannot be listed: {error}", where=str(runs)) from error
+    for run in names:
+        by_digits.setdefault(run.rpartition("-")[2], []).append(run)
+    found = {}
+    for call in calls:
+        child = derived_run_id(call.callable, parent, str(call))
+        alike = by_digits.get(child.rpartition("-")[2], ())
+        for run in sorted(alike, key=lambda run: run != child):
+            if _is_child(runs / run, parent, call):
+                found[call] = RunId(run)
+                break
+    return found
+
+
+def _is_child(directory: Path, parent: RunId, call: CallId) -> bool:
+    if not (directory / "journal").is_dir():  # killed before it began
+        return False
+    first = next(read_journal(directory), None)
+    began = first.body if first is not None else None
+    if not isinstance(began, Started) or began.run != directory.name:
+        return False
+    return (began.lineage.parent, began.lineage.call) == (parent, str(call))
 
 
 def find_stop(records: Iterable[Record]) -> Stop:
@@ -185,7 +239,7 @@ def _fold(stop: Stop, body: Body, turn: int, seq: int) -> None:
         stop.ended = None
         stop.turn, stop.turn_had_tools, stop.inner = body.turn, False, 0
     elif isinstance(body, Captured):
-        state = State(body.turn, body.inner, ObjectId(body.root), body.position)
+        state = State(body.turn, body.inner, ObjectId(body.root), body.position, spool=body.spool)
         stop.unfinished.append((state, stop.gap))
     elif isinstance(body, Checkpoint):
         _checkpoint(stop, body)
@@ -211,19 +265,31 @@ def _call(stop: Stop, body: Body, turn: int, seq: int) -> None:
         stop.tool_calls += 1
         stop.outside.note(body, turn)
         stop.open_tools[body.call] = body
-        stop.last_tool, stop.last_tool_seq = body.call, seq
+        stop.last_tool_seq = seq
+        _seen(stop, body.call, seq)
     elif isinstance(body, Result):
         stop.open_tools.pop(body.call, None)
+        _seen(stop, body.call, seq)
         stop.turn_had_tools = stop.turn_had_tools or turn == stop.turn
+    elif isinstance(body, Superseded):
+        stop.behind = {c: span for c, span in stop.behind.items() if span.first <= body.after}
+
+
+def _seen(stop: Stop, call: CallId, seq: int) -> None:
+    stop.behind[call] = stop.behind.get(call, Span(seq, seq))._replace(last=seq)
 
 
 def _fork(stop: Stop, body: Forked) -> None:
     # Entries behind the forked state may be shared (its own checkpoint is); they don't count.
-    stop.forked, stop.unfinished, stop.last_tool = body, [], None
-    stop.forked_seq = stop.seq
+    stop.forked, stop.forked_seq = body, stop.seq
+    stop.behind.clear()
+    last = stop.seq if body.lineage.seq is None else body.lineage.seq
+    stop.unfinished = [(state, gap) for state, gap in stop.unfinished if state.position <= last]
     stop.open_tools.clear()
     stop.outside.forget_behind(body.turn)
-    stop.gap = stop.buried_gap = None
+    stop.gap = None
+    if stop.buried_by > last:
+        stop.buried_gap = None
     stop.turn, state = body.turn, stop.checkpoint
     stop.inner = state.inner if state is not None else 0
     stop.turn_had_tools = stop.inner > 0
@@ -232,10 +298,13 @@ def _fork(stop: Stop, body: Forked) -> None:
 def _checkpoint(stop: Stop, body: Checkpoint) -> None:
     if body.protection is Protection.UNPROTECTED:
         return
-    stop.checkpoint = State(body.turn, body.inner, ObjectId(body.root), body.position)
+    root = ObjectId(body.root)
+    stop.checkpoint = State(body.turn, body.inner, root, body.position, body.processes)
     gaps = [gap for state, gap in stop.unfinished if state.position <= body.position]
     stop.unfinished = stop.unfinished[len(gaps) :]
-    stop.buried_gap = stop.buried_gap or next(filter(None, gaps), None)
+    if stop.buried_gap is None:
+        stop.buried_gap, stop.buried_by = next(filter(None, gaps), None), body.position
+    stop.behind = {c: span for c, span in stop.behind.items() if span.last > body.position}
     stop.marks[body.turn] = max(stop.marks.get(body.turn, 0), body.inner)
     if body.inner == 0:
         stop.turn_start = ObjectId(body.root)

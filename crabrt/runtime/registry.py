@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from crabrt.core.config import RUN_VARIABLE
 from crabrt.core.forks import fork_safe
 from crabrt.errors import NoCurrentRun
-from crabrt.runtime.orphans import carried
+from crabrt.process.orphans import carried
 from crabrt.runtime.scopes import FRAME, Frame
 
 if TYPE_CHECKING:
@@ -58,11 +58,6 @@ def _name_runs() -> None:
         os.environ[RUN_VARIABLE] = text
     else:
         os.environ.pop(RUN_VARIABLE, None)
-
-
-def live(run_id: str) -> Session | None:
-    """The live session of a run in this process."""
-    return _live.get(run_id) if _pid == os.getpid() else None
 
 
 def beside(session: Session) -> list[str]:

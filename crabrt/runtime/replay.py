@@ -1,9 +1,11 @@
 """What a resumed loop is told: sealed calls by identity, and the rule for those behind C.
 
 SEMANTICS "Resume". Let C be the checkpoint the workspace was put to. Calls sealed before C are
-answered. After C: model replies are answered; external calls are answered, never run; every other
-tool call runs again, its new result supersedes the old one, and from the first different result on
-the loop is live.
+answered. After C: model replies are answered; calls that left the machine or may have, declared or
+taken for external, are answered, never run; every other tool call runs again, its new result
+supersedes the old one, and from the first different result on the loop is live.
+
+Without a result, a declared call is in doubt; one that was only taken for external runs again.
 
 In an ordered scope calls must come in the recorded order; a different one is a divergence. Request
 digests are compared, not used to match (except where there is no order, see ``scopes``).
@@ -32,8 +34,8 @@ from crabrt.core.entries import (
     Superseded,
     TurnOpened,
 )
-from crabrt.core.verdicts import Prior
-from crabrt.errors import InDoubt, NotDurable
+from crabrt.core.verdicts import Likely, Prior
+from crabrt.errors import NotDurable
 from crabrt.journal import Record
 from crabrt.runtime.recovery import GAP, Outside
 from crabrt.runtime.scopes import UNORDERED
@@ -58,10 +60,14 @@ class Sealed:
     Attributes:
         call: its identity.
         species: model, tool, or recorded value.
-        turn: the turn it belongs to.
+        turn: the turn it belongs to; 0: it is of another line of the family's history.
         opened_seq: seq of its request or intent (of the last one, if it ran again).
+        external: it was declared so.
+        guessed: it was taken for external.
         sealed_seq: seq of its result; None while it has none.
         void: the result is no longer true of the disk (a restore went behind it).
+        model: its name, where the request gave one.
+        took_s: how long the model thought, where it gave a reply.
     """
 
     call: CallId
@@ -72,12 +78,20 @@ class Sealed:
     arguments: Payload = Payload()  # noqa: RUF009  frozen
     messages: Content | None = None
     external: bool = False
+    guessed: bool = False
     sealed_seq: int | None = None
     void: bool = False
     result: Payload = Payload()  # noqa: RUF009  frozen
     failure: Failure | None = None
     cancelled: bool = False
     streamed: bool = False
+    model: str | None = None
+    took_s: float | None = None
+
+    @property
+    def lasts(self) -> bool:
+        """Whether its result, once it has one, is true whatever was restored: it acted outside."""
+        return self.external or self.guessed
 
 
 class Advice(Enum):
@@ -86,15 +100,21 @@ class Advice(Enum):
     ANSWER = "answer"
     RERUN = "rerun"
     ACT = "act"
+    DOUBT = "doubt"
     DIVERGED = "diverged"
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """Advice on one call, with the record it concerns (None: nothing was recorded)."""
+    """Advice on one call, with the record it concerns (None: nothing was recorded).
+
+    Attributes:
+        undone: it is answered, but what it did to the workspace is not there.
+    """
 
     advice: Advice
     sealed: Sealed | None = None
+    undone: bool = False
 
 
 class Replay:
@@ -127,12 +147,6 @@ class Replay:
         for sealed in sorted(self._by_call.values(), key=lambda s: s.opened_seq):
             self._order.setdefault(sealed.call.scope, []).append(sealed.call)
         self._next: dict[str, int] = {}
-        self._left = len(self._by_call)
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether nothing recorded is left to answer."""
-        return self._left <= 0
 
     def _fold(self, record: Record) -> None:
         body, seq, turn = record.body, record.entry.seq, record.entry.turn
@@ -141,6 +155,7 @@ class Replay:
         elif isinstance(body, Request):
             made = self._open(body.call, Species.MODEL, body.digest, turn, seq)
             made.arguments, made.messages = body.arguments, body.messages
+            made.model = body.model
         elif isinstance(body, Intent):
             self._begin(body, turn, seq)
         elif isinstance(body, Response | Result):
@@ -162,16 +177,28 @@ class Replay:
         elif isinstance(body, Superseded):
             self._forget_after(body.after)
         elif isinstance(body, Forked):
-            self._forget_after(body.lineage.seq or seq)
+            self._fork(body.lineage.seq or seq)
             self.outside.forget_behind(body.turn)
-            # Who goes on from an earlier turn has decided about what was in doubt behind it.
-            self._externals = {c: s for c, s in self._externals.items() if s.sealed_seq}
+
+    def _fork(self, cut: int) -> None:
+        """What is behind `cut` happened to the run that this one is a fork of.
+
+        Who goes on from an earlier turn has decided about what was in doubt behind it. A guess is
+        no declaration: it keeps a run from repeating itself, not its forks from doing the like.
+        """
+        self._forget_after(cut)
+        self._externals = {
+            call: sealed
+            for call, sealed in self._externals.items()
+            if sealed.sealed_seq and (sealed.external or sealed.opened_seq <= cut)
+        }
 
     def _begin(self, body: Intent, turn: int, seq: int) -> None:
         made = self._open(body.call, Species.TOOL, body.digest, turn, seq)
         made.arguments, made.external = body.arguments, body.prior is Prior.EXTERNAL
+        made.guessed = body.guess is not None and body.guess.effect is Likely.EXTERNAL
         self.outside.note(body, turn)
-        if made.external:
+        if made.lasts:
             self._externals[made.call] = made
 
     def _open(self, call: CallId, species: Species, digest: bytes, turn: int, seq: int) -> Sealed:
@@ -182,24 +209,24 @@ class Replay:
 
     def _seal(self, body: Response | Result, seq: int) -> None:
         sealed = self._by_call.get(body.call)
+        known = self._externals.get(body.call)
+        if sealed is None and known is not None and known.sealed_seq is None:
+            sealed = known  # it began before an earlier call gave another result, and ended after
         if sealed is None:
             return
         sealed.sealed_seq, sealed.void = seq, False
         sealed.result, sealed.failure = body.result, body.failure
         sealed.cancelled, sealed.streamed = body.cancelled, body.streamed
+        if isinstance(body, Response) and body.failure is None and not body.cancelled:
+            sealed.took_s = body.wait_ms / 1e3
         if sealed.external and body.failure is not None and body.failure.tag == NEVER_ACTED:
             self._externals.pop(sealed.call, None)
 
     @property
     def externals(self) -> list[Sealed]:
-        """The sealed external calls, for other members of the family."""
-        return [sealed for sealed in self._externals.values() if sealed.sealed_seq is not None]
-
-    @property
-    def open_intent(self) -> Sealed | None:
-        """A tool call that began and has no result, if there is one."""
-        tools = (s for s in self._by_call.values() if s.species is Species.TOOL)
-        return next((s for s in tools if s.sealed_seq is None), None)
+        """The sealed calls that were declared external, for other members of the family."""
+        known = self._externals.values()
+        return [sealed for sealed in known if sealed.external and sealed.sealed_seq is not None]
 
     def _close_gap(self) -> None:
         """What was recorded behind missing entries is not taken for the whole story: it is redone.
@@ -215,20 +242,20 @@ class Replay:
 
     def _void_after(self, position: int) -> None:
         for sealed in self._by_call.values():
-            if sealed.species is Species.TOOL and not sealed.external:
+            if sealed.species is Species.TOOL and not sealed.lasts:
                 seq = sealed.sealed_seq
                 sealed.void = sealed.void or (seq is not None and seq > position)
 
     def take(self, call: CallId, species: Species, digest: bytes) -> Step:
-        """Advice on `call`, which the loop makes now. Each record is taken once.
-
-        Raises:
-            InDoubt: an external call with an intent and no result.
-        """
+        """Advice on `call`, which the loop makes now. Each record is taken once."""
         with self._lock:
             sealed = self._expected(call)
+            if sealed is None or call not in self._by_call:
+                known = self._elsewhere(call, species, digest)
+                if known is not None:
+                    return known
             if sealed is None:
-                return self._unrecorded(call, digest)
+                return Step(Advice.ACT)
             if (
                 sealed.call != call
                 or sealed.species is not species
@@ -236,7 +263,6 @@ class Replay:
             ):
                 return Step(Advice.DIVERGED, sealed)
             self._next[call.scope] = self._next.get(call.scope, 0) + 1
-            self._left -= 1
             return self._advise(sealed)
 
     def _expected(self, call: CallId) -> Sealed | None:
@@ -246,39 +272,37 @@ class Replay:
         at = self._next.get(call.scope, 0)
         return self._by_call[order[at]] if at < len(order) else None
 
-    def _unrecorded(self, call: CallId, digest: bytes) -> Step:
+    def _elsewhere(self, call: CallId, species: Species, digest: bytes) -> Step | None:
+        """Advice on a call that another line of this history, or the family's, made outside.
+
+        Here it has no place in the order, and belongs to no turn: of it nothing is recorded here.
+        """
         known = self._externals.get(call)
-        if known is not None and known.digest == digest:
-            if known.sealed_seq is None:
-                raise _in_doubt(known)
-            return Step(Advice.ANSWER, known)
-        return Step(Advice.ACT)
+        if known is None or known.species is not species or known.digest != digest:
+            return None
+        if known.sealed_seq is None:
+            if known.external:
+                return Step(Advice.DOUBT, dataclasses.replace(known, turn=0))
+            return None
+        return Step(Advice.ANSWER, dataclasses.replace(known, turn=0), undone=True)
 
     def _advise(self, sealed: Sealed) -> Step:
         if sealed.sealed_seq is None:
             if sealed.external:
-                raise _in_doubt(sealed)
+                return Step(Advice.DOUBT, sealed)
             return Step(Advice.ACT, sealed)
         undone = sealed.void or sealed.sealed_seq > self.position
-        if undone and sealed.species is Species.TOOL and not sealed.external:
+        undone = undone and sealed.species is Species.TOOL
+        if undone and not sealed.lasts:
             return Step(Advice.RERUN, sealed)
-        return Step(Advice.ANSWER, sealed)
+        return Step(Advice.ANSWER, sealed, undone=undone)
 
     def differs(self, sealed: Sealed) -> None:
         """A call ran again and its result is another: what was recorded later never happened.
 
-        External calls stay known by identity and request: they are never run twice.
+        What left the machine stays known by identity and request: it is never run twice.
         """
         with self._lock:
-            self._left = 0
             for order in self._order.values():
                 order[:] = [c for c in order if self._by_call[c].opened_seq <= sealed.opened_seq]
             self._forget_after(sealed.opened_seq)
-
-
-def _in_doubt(sealed: Sealed) -> InDoubt:
-    return InDoubt(
-        "this external call began and has no recorded result: it may or may not have happened",
-        where=str(sealed.call),
-        hint="find out whether it happened, then resume from another turn: RUN@T",
-    )

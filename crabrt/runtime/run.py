@@ -20,9 +20,11 @@ from crabrt.runtime.recorded import Kept
 from crabrt.runtime.replay import Species
 from crabrt.runtime.scopes import FRAME, Frame
 from crabrt.runtime.session import Session
-from crabrt.runtime.specs import Effects, Spec
+from crabrt.runtime.specs import Effects, Spec, parse_effects
 from crabrt.runtime.structured import known_classes
 from crabrt.runtime.waits import adrive, drive
+
+_EFFECTS = frozenset(inspect.signature(parse_effects).parameters)
 
 
 class Run:
@@ -80,9 +82,11 @@ class Run:
 
         Raises:
             NotFound: that turn has no checkpoint.
-            UsageError: a tool is running.
+            UsageError: `to` is no turn's number, or a tool is running.
+            RestoreFailed: the file system refused it.
             Unprotected: the state cannot be made durable.
         """
+        points.check_turn(to)
         kept = Kept(self._here(), "crabrt.rollback")
         return kept.give(lambda: drive(points.rollback(self._session, to)))
 
@@ -90,8 +94,9 @@ class Run:
         """As `rollback`, awaiting: the event loop goes on meanwhile.
 
         Raises:
-            NotFound, UsageError, Unprotected: as `rollback`.
+            NotFound, UsageError, RestoreFailed, Unprotected: as `rollback`.
         """
+        points.check_turn(to)
         kept = Kept(self._here(), "crabrt.rollback")
         return await kept.agive(lambda: adrive(points.rollback(self._session, to)))
 
@@ -113,7 +118,8 @@ class Run:
         Args:
             request: what is asked: a list of messages, or a mapping of arguments.
             ask: does it.
-            options: ``returns=``, ``raises=``, ``usage=``, as in `crabrt.model`; ``name=``.
+            options: ``returns=``, ``raises=``, ``key=``, ``usage=``, as in `crabrt.model`; and
+                ``name=``.
         """
         named = request if isinstance(request, Mapping) else {"messages": request}
         spec = _spec(options.pop("name", "model"), None, options)
@@ -132,9 +138,14 @@ class Run:
             name: what it is called in the journal.
             arguments: by name.
             do: does it; called with the arguments by name, if it takes parameters.
-            options: ``returns=``, ``raises=``, ``effects=`` (an `Effects`).
+            options: ``returns=``, ``raises=``, ``key=``; and what it does: ``effect=``, ``kind=``,
+                ``in_doubt=``, ... All as in `crabrt.tool`.
+
+        Raises:
+            UsageError: an unknown option, or an unknown word for one.
         """
-        spec = _spec(name, options.pop("effects", None) or Effects(), options)
+        declared = {word: options.pop(word) for word in _EFFECTS if word in options}
+        spec = _spec(name, parse_effects(**declared), options)
         return self._call(spec, Species.TOOL, dict(arguments), do, arguments)
 
     def _call(

@@ -18,6 +18,7 @@ from crabrt.core.ids import ObjectId, RunId
 from crabrt.errors import CrabError, NotDurable, WorkspaceRefused
 from crabrt.inspector import CallFact
 from crabrt.journal import Journal, Lease
+from crabrt.process.spool import Spool
 from crabrt.runtime import checkpoints, registry
 from crabrt.runtime.codec import Codecs
 from crabrt.runtime.engine import Engine, Fate, Job
@@ -25,9 +26,7 @@ from crabrt.runtime.ledger import Ledger
 from crabrt.runtime.messages import Messages
 from crabrt.runtime.reaching import Reaching
 from crabrt.runtime.replay import Replay
-from crabrt.runtime.replies import ReplyTimes
 from crabrt.runtime.scopes import Scope
-from crabrt.runtime.turnstile import REPLIED, WAITED_FOR
 from crabrt.runtime.waits import Steps, Wait
 
 CODECS = Codecs()
@@ -66,6 +65,8 @@ class Session(Ledger):
         over: whether it ended long ago, and its parent's record has gone on: it answers, no more.
         root: state of the last capture.
         turn_start: state that the open turn began on; its verdict is the difference to it.
+        alive: what was alive when the open turn began.
+        spool: where images of processes lie until they are in the store.
         expected: what the workspace holds when a replay begins, if that is not `root`.
         moment_ns: of which moment that is, where the workspace was restored.
         inner_marks: the last inner checkpoint of turns that were interrupted.
@@ -75,6 +76,7 @@ class Session(Ledger):
         epoch: of the engine's commits, at the last capture (see `committing`).
         messages: what its model calls were told last.
         reaching: asks what its turns reached on the network.
+        impatient_in: the last turn in which waiting for parallel tools did not help (`outgoing`).
     """
 
     def __init__(
@@ -96,6 +98,8 @@ class Session(Ledger):
         self.acting = True
         self.root: ObjectId | None = None
         self.turn_start: ObjectId | None = None
+        self.alive = engine.custody.last
+        self.spool = Spool(engine.config.home, run_id)
         self.expected: ObjectId | None = None
         self.moment_ns: int | None = None
         self.inner_marks: dict[int, int] = {}
@@ -107,9 +111,10 @@ class Session(Ledger):
         self.rested = False
         self.messages = Messages(CODECS)
         self.reaching = Reaching(engine, self.machine)
-        self._replies = ReplyTimes()
+        self.impatient_in = -1
         self._inner = 0
         self._job: Job | None = None
+        self._held_until = 0.0
         self._calls: list[CallFact] = []
         self._unwritten_end: Ended | None = None
         self._announced: set[bytes] = set()
@@ -117,20 +122,13 @@ class Session(Ledger):
 
     # -- turns -------------------------------------------------------------------------------
 
-    def begin_model_call(self, model: str) -> None:
-        """A call of `model` is about to be sent: it may close the turn and open the next."""
+    def begin_model_call(self) -> None:
+        """A model call is about to be sent: it may close the turn and open the next."""
         with self.lock:
             self._settle_dropped()
             if self.machine.model_call_opens():
-                self.close_turn(time.monotonic() + self._replies.expected_ms(model) / 1e3)
+                self.close_turn()
                 self.open_turn()
-
-    def model_replied(self, model: str, waited_ms: float) -> None:
-        """A reply is there, so what is being captured is needed soon. Call with `lock` held."""
-        self._replies.add(model, waited_ms)
-        self.machine.reply_delivered()
-        if self._job is not None:
-            self._job.due = min(self._job.due, REPLIED)
 
     def begin_tool_call(self, fact: CallFact) -> None:
         """A tool is about to act."""
@@ -138,13 +136,12 @@ class Session(Ledger):
             if self.machine.tool_call_opens():
                 self.open_turn()
             self.machine.tool_began()
-            self.engine.acted = True
             self.engine.lingering.tool_began(self.machine)
             self._calls.append(fact)
 
-    def tool_ended(self) -> None:
-        """It has acted. Call with `lock` held."""
-        self.machine.tool_ended()
+    def tool_ended(self, *, left: bool = False) -> None:
+        """It has acted; `left`: and left the machine, or may have. Call with `lock` held."""
+        self.machine.tool_ended(left=left)
         self.acted_at = next(self.engine.events)
 
     def drop(self) -> None:
@@ -163,18 +160,14 @@ class Session(Ledger):
         self._calls, self._inner = [], 0
         self.append(TurnOpened(self.machine.turn, self.machine.base))
 
-    def close_turn(self, due: float = WAITED_FOR) -> Job | None:
-        """The open turn's effects are final: have them captured. Call with `lock` held.
-
-        Args:
-            due: when the loop is expected to need that; see `turnstile`.
-        """
+    def close_turn(self) -> Job | None:
+        """The open turn's effects are final: have them captured. Call with `lock` held."""
         if self.machine.turn == 0 or self.machine.closed:
             return None
         self.machine.close()
         if self.machine.turn <= self.root_turn:  # resumed: its checkpoint is made
             return None
-        return self.checkpoint(self.machine.turn, 0, due)
+        return self.checkpoint(self.machine.turn, 0)
 
     def follow(self, turn: int) -> None:
         """The loop makes a call that was recorded in `turn`. Call with `lock` held."""
@@ -189,9 +182,10 @@ class Session(Ledger):
 
     # -- checkpoints -------------------------------------------------------------------------
 
-    def checkpoint(self, turn: int, inner: int, due: float = WAITED_FOR) -> Job:
+    def checkpoint(self, turn: int, inner: int) -> Job:
         """Ask for a checkpoint of the workspace as it is now."""
-        job = Job(turn, inner, self.journal.seq, due)
+        self.machine.checkpointed()
+        job = Job(turn, inner, self.journal.seq)
         job.beside = registry.beside(self)
         calls, asked = tuple(self._calls), self.reaching.asked(ends_turn=inner == 0)
         self._job = self.engine.latest = job
@@ -207,37 +201,58 @@ class Session(Ledger):
             self._inner += 1
             return self.checkpoint(self.machine.turn, self._inner)
 
-    def gate(self) -> Steps[None]:
+    def gate(self, since: float | None = None) -> Steps[None]:
         """Hold the loop until the last checkpoint is captured, or the limit has passed.
+
+        Args:
+            since: from when the call has been held already, by ``time.perf_counter``.
 
         Raises:
             Unprotected: it failed, and the run is strict.
             UsageError: the workspace is refused.
         """
-        job = self._job
-        config, started = self.engine.config, time.perf_counter()
+        job, started = self._job, time.perf_counter() if since is None else since
         if self.rested or (self.parent is not None and self.parent.rested):
             latest = self.engine.latest  # of the other one, which had the turn until now
             if latest is not None and latest is not job and not latest.captured.done():
-                yield Wait(latest.captured, config.gate_limit_ms / 1e3)
-        if job is None or job.exposed_ms is not None:
+                limit_s = self.engine.config.gate_limit_ms / 1e3
+                latest.hurry(limit_s)
+                yield Wait(latest.captured, limit_s)
+        if job is None or (job.exposed_ms is not None and since is None):
             return
-        job.due = WAITED_FOR
+        if job.exposed_ms is None:
+            yield from self._wait_for(job)
+        with self.lock:
+            if job.exposed_ms is None or since is not None:  # of parallel calls, one speaks
+                self._exposed(job, started)
+        if job.turn == 0 and self.parent is None and isinstance(job.error, WorkspaceRefused):
+            raise job.error
+        self.tell()
+
+    def _wait_for(self, job: Job) -> Steps[None]:
+        """Until it is captured, or the limit has passed: then its turn is unprotected."""
+        config = self.engine.config
         limit_ms = config.gate_limit_ms if job.turn else config.baseline_gate_limit_ms
         enough = job.durable if config.durability == "durable" else job.captured
+        if not enough.done():
+            job.hurry(limit_ms / 1e3)
         done = enough.done() or (yield Wait(enough, limit_ms / 1e3))
         if not done and job.settle(Fate.TOO_LATE):
             self.lose_protection(job.turn, f"it was not captured within {limit_ms} ms")
         elif not done and config.durability == "durable" and job.fate is Fate.CAPTURED:
             self.lose_protection(job.turn, f"it was not durable within {limit_ms} ms")
+
+    def _exposed(self, job: Job, since: float) -> None:
+        """Journal that the loop was held from `since` until now.
+
+        What parallel calls wait for at the same time counts once.
+        """
         with self.lock:
-            first = job.exposed_ms is None  # of parallel calls at one gate, one speaks
-            if first:
-                job.exposed_ms = (time.perf_counter() - started) * 1e3
-                self.append(Gated(job.turn, round(job.exposed_ms, 3)))
-        if job.turn == 0 and self.parent is None and isinstance(job.error, WorkspaceRefused):
-            raise job.error
-        self.tell()
+            now = time.perf_counter()
+            held_ms = (now - max(since, self._held_until)) * 1e3
+            self._held_until = now
+            job.exposed_ms = (job.exposed_ms or 0.0) + held_ms
+            self.append(Gated(job.turn, round(held_ms, 3)))
 
     def durable_gate(self, *, guessed: bool = False) -> Steps[None]:
         """Hold the loop until everything so far is durable (output commit).
@@ -250,7 +265,6 @@ class Session(Ledger):
         """
         job = self._job
         if job is not None:
-            job.due = WAITED_FOR
             if not job.durable.done():
                 yield Wait(job.durable)
             if job.error is not None or job.fate is not Fate.CAPTURED:
@@ -358,12 +372,15 @@ class Session(Ledger):
             if self._job is not None and not self.lease.inert:
                 wait([self._job.durable])  # it is about to be written to the journal
             self._write_end_again()
+            if not self.lease.inert:
+                self.spool.clear()
             self._let_go(self.journal.close)
         finally:
             try:
                 end = self._unwritten_end
                 self.lease.release(ended="" if end is None else end.status)
             finally:
+                self.engine.forecast.left(self.id)
                 self._let_go(self.engine.close)
 
     def _write_end_again(self) -> None:

@@ -48,16 +48,16 @@ class Effects:
 
 def parse_effects(
     *,
-    effect: str,
-    kind: str | None,
-    in_doubt: str | None,
-    volatile: tuple[str, ...],
-    target: Callable[..., str] | None,
-    idempotency_key: Callable[..., str] | None,
-    check: Callable[..., Any] | None,
-    undo: Callable[..., Any] | None,
+    effect: str = "auto",
+    kind: str | None = None,
+    in_doubt: str | None = None,
+    volatile: tuple[str, ...] = (),
+    target: Callable[..., str] | None = None,
+    idempotency_key: Callable[..., str] | None = None,
+    check: Callable[..., Any] | None = None,
+    undo: Callable[..., Any] | None = None,
 ) -> Effects:
-    """The declared effect, checked.
+    """The declared effect, checked. What the arguments mean: `crabrt.tool`.
 
     Raises:
         UsageError: a word that is none of the choices.

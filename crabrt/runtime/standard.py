@@ -15,6 +15,8 @@ import zoneinfo
 from collections.abc import Callable
 from typing import Any
 
+from crabrt.runtime.outcomes import Skipped
+
 
 class NotEncodable(Exception):
     """A value, or a part of it, that would not come back as it was. Says which part and why."""
@@ -113,5 +115,6 @@ STANDARD: tuple[Codec, ...] = (
     Codec(uuid.UUID, "uuid", _encode_uuid, _decode_uuid),
     Codec(pathlib.PosixPath, "path", str, pathlib.PosixPath),
     Codec(pathlib.PurePosixPath, "purepath", str, pathlib.PurePosixPath),
+    Codec(Skipped, "skipped", lambda v: v.call, Skipped),
 )
 """The codecs that every process has."""

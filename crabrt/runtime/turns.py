@@ -8,6 +8,7 @@ reply was delivered. Every other model call (a helper, a retry, a judge) belongs
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import Future
 
 from crabrt.inspector.network import Spans
 
@@ -23,6 +24,9 @@ class TurnMachine:
         tool_finished, replied: whether that happened since the turn opened.
         wraps_tools: whether this run ever made a tool call.
         closed: whether the open turn's effects are final (after an end or a rollback).
+        unsaved: whether a tool has ended since the last checkpoint was asked for that a resume
+            would run again.
+        owes_point: whether a call that left the machine has ended since, and a checkpoint follows.
         tools: when tool calls ran.
     """
 
@@ -33,7 +37,10 @@ class TurnMachine:
     replied: bool = False
     wraps_tools: bool = False
     closed: bool = False
+    unsaved: bool = False
+    owes_point: bool = False
     tools: Spans = dataclasses.field(default_factory=Spans)
+    _for_quiet: list[Future[None]] = dataclasses.field(default_factory=list)
 
     def model_call_opens(self) -> bool:
         """Whether a model call made now begins a turn."""
@@ -64,11 +71,39 @@ class TurnMachine:
         self.running += 1
         self.tools.begin()
 
-    def tool_ended(self) -> None:
-        """It finished, raised, or was cancelled."""
-        self.running -= 1
+    def tool_ended(self, *, left: bool = False) -> None:
+        """It finished, raised, or was cancelled; `left`: it left the machine, or may have."""
         self.tools.end()
         self.tool_finished = True
+        self.owes_point = self.owes_point or left
+        self.unsaved = self.unsaved or not left
+        self.rest()
+
+    def rest(self) -> None:
+        """One of those that run does not, for now."""
+        self.running -= 1
+        if not self.running:
+            for_quiet, self._for_quiet = self._for_quiet, []
+            for future in for_quiet:
+                if future.set_running_or_notify_cancel():
+                    future.set_result(None)
+
+    def wake(self) -> None:
+        """It goes on."""
+        self.running += 1
+
+    def quiet(self) -> Future[None]:
+        """Done as soon as no tool runs."""
+        future: Future[None] = Future()
+        if self.running:
+            self._for_quiet.append(future)
+        else:
+            future.set_result(None)
+        return future
+
+    def checkpointed(self) -> None:
+        """A checkpoint of the workspace as it is was asked for."""
+        self.unsaved = self.owes_point = False
 
     def reply_delivered(self) -> None:
         """A model's reply reached the loop."""
@@ -78,6 +113,7 @@ class TurnMachine:
         """Go to `turn`, which was opened before this process was there (a replay)."""
         self.turn, self.base = turn, base
         self.tool_finished = self.replied = self.closed = False
+        self.checkpointed()
 
     def tool_answered(self) -> None:
         """A tool call was answered from the journal."""

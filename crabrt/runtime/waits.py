@@ -44,12 +44,16 @@ def drive(steps: Steps[T]) -> T:
 
 
 async def adrive(steps: Steps[T]) -> T:
-    """Run `steps` to the end, awaiting; its return value."""
+    """Run `steps` to the end, awaiting; its return value. A cancellation is raised in `steps`."""
     try:
         wait = next(steps)
         while True:
             if not wait.future.done():
-                await asyncio.wait([asyncio.wrap_future(wait.future)], timeout=wait.limit_s)
+                try:
+                    await asyncio.wait([asyncio.wrap_future(wait.future)], timeout=wait.limit_s)
+                except asyncio.CancelledError as error:
+                    steps.throw(error)  # what is on record of it is written while it ends
+                    raise
             wait = steps.send(wait.future.done())
     except StopIteration as stop:
         value: T = stop.value

@@ -78,14 +78,19 @@ def tool(
             outside this machine, which cannot be taken back. An external call waits until
             everything before it is durable, and is never made twice.
         kind: of an external effect: ``read``, ``idempotent``, ``compensable``, ``irreversible``
-            (the default), ``read-then-write``.
-        in_doubt: on resume, for an external call that may or may not have happened: ``check`` (the
-            default where `check` is given), ``retry``, ``skip``, ``ask`` (the default), ``fail``.
+            (the default), ``read-then-write``. It is recorded, for people to read.
+        in_doubt: what a resume does about an external call that was cut off, and may or may not
+            have happened: ``check`` (the default where `check` is given) asks `check`; ``retry``
+            makes it (again); ``skip`` gives the loop a `Skipped`; ``ask`` (the default) and
+            ``fail`` stop with `InDoubt`. What counts is what is declared when it is resumed.
         volatile: names of arguments that differ from call to call and identify nothing.
         target: names what the call acts on; it and the next three get the call's arguments by name.
         idempotency_key: gives the key by which two calls are the same effect.
-        check: tells whether a call in doubt happened: `Done(result)`, `NOT_DONE` or `UNKNOWN`.
-        undo: takes the effect back; gets ``result=`` too.
+        check: tells whether a call in doubt happened: `Done(result)` (the loop gets the result),
+            `NOT_DONE` (it is made), or `UNKNOWN` (stops with `InDoubt`); True is ``Done(None)``,
+            False is `NOT_DONE`. May be async.
+        undo: takes the effect back; gets ``result=`` too. That there is one is recorded; crabrt
+            never calls it.
         key: called with the call's arguments; stands for them when a resumed call is compared
             with the recorded one.
         returns: the type of the result, where the annotation doesn't say it.

@@ -52,6 +52,7 @@ _ITEMS_OF = (
     " JOIN objects o ON o.pack = p.number WHERE p.name = ?"
 )
 _LOCATE_MAX = 512
+_LOCATE_STEP = 16
 _BUSY_MS = 5_000
 _ATTEMPTS = 10
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
@@ -96,6 +97,13 @@ def _trouble(error: sqlite3.DatabaseError) -> _Trouble:
     return _Trouble.UNWRITABLE if code in _UNWRITABLE else _Trouble.PASSING
 
 
+def _slots(count: int) -> int:
+    """For how many ids to ask, if `count` are wanted: of few statements SQLite keeps the plans."""
+    if count <= _LOCATE_STEP:
+        return 1 << (count - 1).bit_length()
+    return -(-count // _LOCATE_STEP) * _LOCATE_STEP
+
+
 class PackState(msgspec.Struct, frozen=True, gc=False):
     """What the catalog knows of a pack: its records before `indexed_to`; whether that is all."""
 
@@ -134,8 +142,7 @@ class Catalog:
         found: dict[ObjectId, list[Location]] = {}
         for start in range(0, len(object_ids), _LOCATE_MAX):
             asked = object_ids[start : start + _LOCATE_MAX]
-            # Powers of two, filled up, so that SQLite keeps a few prepared statements.
-            slots = 1 << (len(asked) - 1).bit_length()
+            slots = _slots(len(asked))
             query = f"{_LOCATE} IN ({','.join('?' * slots)})"
             filler = repeat(asked[0], slots - len(asked))
             for object_id, *place in self._rows(query, *asked, *filler):

@@ -19,6 +19,10 @@ of a capture's."""
 NODE_LEVEL = -1
 """For tree nodes and lists of ids: a third of their bytes and more are ids, which do not shrink, so
 the quick level saves nearly as much in a third of the time."""
+FEW_BYTES = 64 << 10
+FEW_LEVEL = 5
+"""For objects that are put together and come to no more than `FEW_BYTES`: a turn that edits one
+file. There the time does not matter, and the bytes of many such turns add up."""
 OBJECT_MAX = 64 << 20
 """Longest object. Longer contents are cut into pieces; a longer length on disk is damage."""
 
@@ -38,6 +42,7 @@ class Codec(IntEnum):
 class _Contexts(threading.local):
     def __init__(self) -> None:
         self.compressor = zstandard.ZstdCompressor(level=LEVEL)
+        self.few = zstandard.ZstdCompressor(level=FEW_LEVEL)
         self.quick = zstandard.ZstdCompressor(level=NODE_LEVEL)
         self.sampler = zstandard.ZstdCompressor(level=1)
         self.decompressor = zstandard.ZstdDecompressor()
@@ -46,16 +51,29 @@ class _Contexts(threading.local):
 _contexts = _Contexts()
 
 
-def compress(data: Buffer, kind: ObjectKind = ObjectKind.DATA) -> tuple[Codec, Buffer]:
-    """What to store for `data`: zstd if that saves at least 3 %, else `data` itself."""
+def compress(
+    data: Buffer, kind: ObjectKind = ObjectKind.DATA, *, together_bytes: int | None = None
+) -> tuple[Codec, Buffer]:
+    """What to store for `data`: zstd if that saves at least 3 %, else `data` itself.
+
+    Args:
+        data: an object.
+        kind: of it.
+        together_bytes: of all objects that are put with it; None: many.
+    """
     size = len(data)
     if size < _WORTH_TRYING or (size >= _SAMPLE_FROM and _looks_dense(memoryview(data))):
         return Codec.RAW, data
-    compressor = _contexts.compressor if kind is ObjectKind.DATA else _contexts.quick
-    packed = compressor.compress(data)
+    packed = _compressor(kind, together_bytes).compress(data)
     if len(packed) > size * (1 - _SAVES_AT_LEAST):
         return Codec.RAW, data
     return Codec.ZSTD, packed
+
+
+def _compressor(kind: ObjectKind, together_bytes: int | None) -> zstandard.ZstdCompressor:
+    if together_bytes is not None and together_bytes <= FEW_BYTES:
+        return _contexts.few
+    return _contexts.compressor if kind is ObjectKind.DATA else _contexts.quick
 
 
 def _looks_dense(data: memoryview) -> bool:

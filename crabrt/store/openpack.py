@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from crabrt.core import failpoints
 from crabrt.core.ids import Buffer, ObjectId
@@ -34,7 +35,7 @@ _sealed = failpoints.declare(
 )
 
 
-class Record(NamedTuple):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """An object ready to be appended; `raw` is its length in bytes, `kind` its `ObjectKind`."""
 
     id: ObjectId

@@ -1,7 +1,7 @@
 """The packs of one writer: the open one, full ones on their way to be sealed, and what is in them.
 
 A record's way: into the open pack; with it, when it is full, among the *full* ones; durable by
-`sync`; its row into the catalog, its pack sealed. Until its row is in the catalog `find` knows it.
+`sync`; its row into the catalog, its pack sealed. Until its row is in the catalog it has a place.
 """
 
 from __future__ import annotations
@@ -47,6 +47,12 @@ class OwnPacks:
         lock: the writer's.
         rolled: called with the name of a pack that is full, before others may look at it.
         pack_bytes: a pack that reached this length is sealed.
+
+    Attributes:
+        bytes_stored: how much was appended so far, frames included.
+        places: where the records are that the catalog may not know yet. To be read only, for which
+            no lock is needed.
+        syncing: held by the thread that syncs.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class OwnPacks:
     ) -> None:
         self.syncing = threading.Lock()
         self.bytes_stored = 0
+        self.places: dict[ObjectId, Location] = {}
         self._home = home
         self._writer = writer
         self._catalog = catalog
@@ -72,23 +79,18 @@ class OwnPacks:
         self._count = 0
         self._open = self._next()
         self._full: list[OpenPack] = []
-        self._fresh: dict[ObjectId, Location] = {}
 
     # -- what is there ---------------------------------------------------------------------------
 
     @property
     def fresh(self) -> int:
         """How many records are not in the catalog yet."""
-        return len(self._fresh)
+        return len(self.places)
 
     @property
     def open_name(self) -> str:
         """The pack that the next record goes to. Needs no lock."""
         return self._open.name
-
-    def find(self, object_id: ObjectId) -> Location | None:
-        """Where a record is that the catalog may not know yet. Needs no lock."""
-        return self._fresh.get(object_id)
 
     def names(self) -> list[str]:
         """Those that are not closed yet."""
@@ -120,7 +122,7 @@ class OwnPacks:
         for record in records:
             pack = self._open
             try:
-                at = self._fresh[record.id] = pack.append(record)
+                at = self.places[record.id] = pack.append(record)
                 if pack.buffered >= BUFFER_BYTES:
                     pack.write_out()
                 self.bytes_stored += at.length
@@ -233,17 +235,17 @@ class OwnPacks:
         pack.catalogued_to = end
         pack.drop_items(len(items))
         for item in items:
-            if self._fresh.get(item.id) is item.at:
-                del self._fresh[item.id]
+            if self.places.get(item.id) is item.at:
+                del self.places[item.id]
         _rows()
 
     # -- when that fails -------------------------------------------------------------------------
 
     def _give_up(self, pack: OpenPack, length: int) -> None:
         """Abandon a pack at `length`; what was beyond is forgotten, so that it is stored again."""
-        lost = [item for item in pack.cut(length) if self._fresh.get(item.id) is item.at]
+        lost = [item for item in pack.cut(length) if self.places.get(item.id) is item.at]
         for item in lost:
-            del self._fresh[item.id]
+            del self.places[item.id]
         self._losses.add(item.id for item in lost)
         if pack is self._open:
             if pack.written_to > HEADER_BYTES:

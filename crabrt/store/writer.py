@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -38,6 +39,13 @@ _closing = failpoints.declare(
 )
 
 
+@dataclass
+class Apart:
+    """How much was stored apart, in bytes."""
+
+    size_bytes: int = 0
+
+
 class StoreWriter:
     """An `ObjectWriter`: appends to a pack of its own. Thread-safe.
 
@@ -61,6 +69,7 @@ class StoreWriter:
         self._home = store.home
         self._lock = threading.RLock()
         self._local = threading.local()
+        self._apart_bytes = 0
         self._closed = False
         try:
             held = locks.create(lock_path(self._home, self.id), f"-{os.getpid()}\n".encode())
@@ -82,8 +91,24 @@ class StoreWriter:
 
     @property
     def bytes_stored(self) -> int:
-        """How much this writer appended to packs so far, frames included."""
-        return self._packs.bytes_stored
+        """How much was appended to packs so far, frames included, but for what was put `apart`."""
+        return self._packs.bytes_stored - self._apart_bytes
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[Apart]:
+        """Count what this thread stores inside for itself: others store beside it."""
+        mine = Apart()
+        self._local.apart = mine
+        try:
+            yield mine
+        finally:
+            self._local.apart = None
+
+    def _note_apart(self, size_bytes: int) -> None:
+        mine = self._local.__dict__.get("apart")
+        if mine is not None:
+            mine.size_bytes += size_bytes
+            self._apart_bytes += size_bytes
 
     @property
     def losses(self) -> int:
@@ -102,7 +127,7 @@ class StoreWriter:
 
     def own(self, object_id: ObjectId) -> Location | None:
         """Where this writer put the object, if the catalog may not know it yet."""
-        return self._packs.find(object_id)
+        return self._packs.places.get(object_id)
 
     def open_packs(self) -> list[str]:
         """The packs that this writer has open."""
@@ -133,23 +158,29 @@ class StoreWriter:
     def put_many(self, objects: Mapping[ObjectId, tuple[Buffer, ObjectKind]]) -> None:
         """Store what is not there of `objects`, by id; errors as for `put`."""
         records = []
-        for object_id in self._unknown(objects):
+        unknown = self._unknown(objects)
+        together_bytes = None  # one alone may be a piece of something long
+        if len(objects) > 1:
+            together_bytes = sum(len(objects[object_id][0]) for object_id in unknown)
+        for object_id in unknown:
             data, kind = objects[object_id]
             if len(data) > compression.OBJECT_MAX:
                 raise UsageError(
                     f"{len(data)} bytes are too long for one object", hint="use put_bytes"
                 )
-            codec, payload = compression.compress(data, kind)
+            codec, payload = compression.compress(data, kind, together_bytes=together_bytes)
             header = frames.header(object_id, kind, codec, len(data), payload)
             records.append(Record(object_id, kind, len(data), header, payload))
         with self._lock:
             self._check()
-            find, condemned = self._packs.find, self.references.condemned
+            places, condemned = self._packs.places, self.references.condemned
+            before = self._packs.bytes_stored
             self._packs.append(
                 record
                 for record in records
-                if (at := find(record.id)) is None or condemned(at.pack)
+                if record.id not in places or condemned(places[record.id].pack)
             )
+            self._note_apart(self._packs.bytes_stored - before)
 
     def put_again(self, object_ids: Collection[ObjectId]) -> bool:
         """Put objects that were put before, without their bytes, if all of them are still there.
@@ -186,16 +217,20 @@ class StoreWriter:
         if not self.references.loose and not self._local.__dict__.get("spans"):
             with self._lock:
                 self._answer(self.references.activate())
-        find = self._packs.find
-        places = self._catalog.locate_all([i for i in object_ids if find(i) is None])
+        own = self._packs.places
+        there = self._catalog.locate_all([i for i in object_ids if i not in own])
         # Under the lock: a `sync` in another thread must not answer a list in between, and what a
         # failing `put` of another thread takes with it is found until it has failed.
         with self._lock:
             self._losses.listen()
-            return [i for i in object_ids if not self._relied_on(i, places.get(i, ()))]
+            return [
+                i
+                for i in object_ids
+                if (i not in own and i not in there) or not self._relied_on(i, there.get(i, ()))
+            ]
 
     def _relied_on(self, object_id: ObjectId, places: Iterable[Location]) -> bool:
-        own = self._packs.find(object_id)
+        own = self._packs.places.get(object_id)
         if own is not None:
             if own.pack == self._packs.open_name:
                 return True
@@ -298,7 +333,7 @@ class StoreWriter:
         return numbers
 
     def _rescue(self, object_id: ObjectId) -> None:
-        at = self._packs.find(object_id)
+        at = self._packs.places.get(object_id)
         if at is not None and not self.references.condemned(at.pack):
             return
         places = self._catalog.locate(object_id)

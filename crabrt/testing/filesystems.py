@@ -28,7 +28,8 @@ KINDS = (*LOCAL_KINDS, "fuse")
 """All: on FUSE, ``here`` lies below."""
 
 _IMAGE_BYTES = 320 << 20  # the smallest that every mkfs takes; sparse
-_QUIET = {"xfs": ("-q",), "btrfs": ("-q",), "ext4": ("-q",)}
+_MOUNTED = {"ext4": "loop,noinit_itable"}
+"""With what each is mounted: nothing is written behind the back of who measures."""
 
 
 class Missing(Exception):
@@ -61,21 +62,44 @@ def file_system(kind: str) -> Iterator[Path]:
             elif kind == "fuse":
                 _mount_in_user_space(base / "below", point)
             else:
-                _mount_image(kind, base / "image", point)
+                _mount_image(kind, base / "image", point, _IMAGE_BYTES)
             yield point
         finally:  # an interrupt may come between the mount and whatever follows it
             if os.path.ismount(point):
                 subprocess.run(["umount", "--lazy", str(point)], check=True)
 
 
-def _mount_image(kind: str, image: Path, point: Path) -> None:
+@contextmanager
+def fresh_file_system(kind: str, image: Path, point: Path, size_bytes: int) -> Iterator[Path]:
+    """A new file system of one of `LOOP_KINDS` at `point`, gone afterwards.
+
+    Args:
+        kind: of it.
+        image: a path where nothing is, for the file that holds it; sparse.
+        point: a directory, made if it is not there: where it is mounted. It is given.
+        size_bytes: of the image.
+
+    Raises:
+        Missing: see `file_system`.
+    """
+    point.mkdir(exist_ok=True)
+    try:
+        _mount_image(kind, image, point, size_bytes)
+        yield point
+    finally:
+        if os.path.ismount(point):
+            subprocess.run(["umount", "--lazy", str(point)], check=True)
+        image.unlink(missing_ok=True)
+
+
+def _mount_image(kind: str, image: Path, point: Path, size_bytes: int) -> None:
     make = shutil.which(f"mkfs.{kind}", path=f"{os.defpath}:/usr/sbin:/sbin")
     if make is None:
         raise Missing(f"mkfs.{kind} is not installed")
     with image.open("wb") as file:
-        file.truncate(_IMAGE_BYTES)
-    _run(make, *_QUIET[kind], str(image))
-    _mount("-t", kind, "-o", "loop", str(image), str(point))
+        file.truncate(size_bytes)
+    _run(make, "-q", str(image))
+    _mount("-t", kind, "-o", _MOUNTED.get(kind, "loop"), str(image), str(point))
 
 
 def _mount_in_user_space(below: Path, point: Path) -> None:

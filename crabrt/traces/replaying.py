@@ -21,8 +21,9 @@ from crabrt.core.ids import NAME_PATTERN, new_run_id
 from crabrt.core.secrets import is_secret_name
 from crabrt.errors import NotFound, UsageError
 from crabrt.journal import TurnRow
+from crabrt.process import orphans
+from crabrt.process.orphans import find_orphans
 from crabrt.runtime import Run, open_run
-from crabrt.runtime.orphans import find_orphans, stop_orphans
 from crabrt.traces import actions
 from crabrt.traces.hands import Hands, Outcome
 from crabrt.traces.offline import OwnNetwork
@@ -134,7 +135,7 @@ class _Replay:
             if options.oracle:
                 top, exclude = places.workspace, options.oracle_exclude
                 self._boundaries = Boundaries(top, exclude, self._processes_live)
-            stack.callback(lambda: stop_orphans([self._mark]))
+            stack.callback(lambda: orphans.stop(one.identity for one in find_orphans([self._mark])))
             started_s = self._working_s()
             lived = self._protected() if options.protected else self._unprotected()
             if self._boundaries is not None:

@@ -3,7 +3,8 @@
 What it is: `Workspace` (which directory, and who may work in it), `Tracker` (the index: scan and
 capture), `diff_roots`, `find_entry` and `read_tree` (states against each other), and `restoring`.
 What it is not: anything that knows runs or turns, or decides when a capture is due.
-May import: ``crabrt.store``, ``crabrt.core``, ``crabrt.errors``, pathspec, msgspec, blake3, xxhash.
+May import: ``crabrt.journal.restores``, ``crabrt.store``, ``crabrt.core``, ``crabrt.errors``,
+pathspec, msgspec, blake3, xxhash.
 docs/internals/trees.md says what state is and why; docs/internals/index.md when a stat is believed.
 """
 
@@ -13,7 +14,6 @@ from crabrt.workspace.diff import diff_roots, find_entry, read_root, read_tree
 from crabrt.workspace.findings import Cancelled, Scan, Suspects
 from crabrt.workspace.identity import Workspace
 from crabrt.workspace.restoring import (
-    RestoreLog,
     RestoreReport,
     recover,
     restore,
@@ -26,7 +26,6 @@ __all__ = [
     "Cancelled",
     "Change",
     "Claim",
-    "RestoreLog",
     "RestoreReport",
     "Scan",
     "Snapshot",

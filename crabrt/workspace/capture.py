@@ -18,7 +18,7 @@ import msgspec
 from crabrt.core.listing import Edit, Listing
 from crabrt.core.ports import ObjectWriter
 from crabrt.core.trees import Entry, Kind
-from crabrt.workspace.changes import Change, compare, join
+from crabrt.workspace.changes import Change, differences, join
 from crabrt.workspace.cursor import Cursor, Lost
 from crabrt.workspace.dirfd import DirStack
 from crabrt.workspace.files import FileReader, Reading, directory_entry
@@ -72,12 +72,13 @@ class Outcome:
     bytes_read: int = 0
     torn: bool = False
 
-    def count(self, entry: Entry, sign: int) -> None:
-        """Add (or, with -1, take away) an entry in the totals."""
-        if entry.kind != Kind.DIR:
-            self.files += sign
-            if entry.content is not None:
-                self.size_bytes += sign * entry.content.size
+    def count(self, before: Entry | None, after: Entry | None) -> None:
+        """Take what was there from the totals, and add what is."""
+        for entry, sign in ((before, -1), (after, +1)):
+            if entry is not None and entry.kind != Kind.DIR:
+                self.files += sign
+                if entry.content is not None:
+                    self.size_bytes += sign * entry.content.size
 
 
 class Capturer:
@@ -207,9 +208,9 @@ class Capturer:
             self._drop_lost_children(root)
             self._outcome.top = self._entry_of(root, self._top)
             self._note_changes(root)
-            change = compare(b"", self._top, self._outcome.top) if self._top else None
-            if change is not None:
-                self._outcome.changes.append(change)
+            how = differences(self._top, self._outcome.top) if self._top is not None else ()
+            if how:
+                self._outcome.changes.append(Change(b"", how, self._top, self._outcome.top))
 
     def _close(self, node: Dir, above: Work) -> None:
         work = self._work[node]
@@ -227,26 +228,23 @@ class Capturer:
         return msgspec.structs.replace(own, child=work.listing.id)
 
     def _drop_lost_children(self, work: Work) -> None:
-        for name in work.seen.dir.dirs.keys() - work.seen.dirs.keys():
+        known, seen = work.seen.dir.dirs, work.seen.dirs
+        if seen is known:  # as in most directories, and it takes long in a large one
+            return
+        for name in known.keys() - seen.keys():
             entry = work.edit.now(name)
             if entry is not None and entry.kind == Kind.DIR:
                 work.edit.drop(name)
 
     def _note_changes(self, work: Work) -> None:
         outcome, node = self._outcome, work.seen.dir
-        path: bytes | None = None
-        for name, after in work.edit.differing().items():
-            before = work.edit.before(name)
-            if before is not None:
-                outcome.count(before, -1)
-            if after is not None:
-                outcome.count(after, +1)
+        for name, (before, after) in work.edit.differing().items():
+            outcome.count(before, after)
             if self._top is None:
                 continue
-            path = node.path if path is None else path
-            change = compare(join(path, name), before, after)
-            if change is not None:
-                outcome.changes.append(change)
+            how = differences(before, after)
+            if how:
+                outcome.changes.append(Change(join(node.path, name), how, before, after))
             if before is not None and before.kind == Kind.DIR and name not in work.seen.dirs:
                 self._note_removed(node.dirs[name])
 
@@ -254,11 +252,13 @@ class Capturer:
         outcome = self._outcome
         outcome.removed.append(node)
         for path, entry in node.tree():
-            outcome.count(entry, -1)
+            outcome.count(entry, None)
             outcome.changes.append(Change(path, ("removed",), entry, None))
 
     def linked_in(self, work: Work) -> tuple[Linked, ...]:
         """The captured names of a directory whose file has more than one link."""
+        if not work.stamps and not work.seen.dir.linked:
+            return ()
         now = work.edit.now
         found = {}
         for link in work.seen.dir.linked:
@@ -309,7 +309,8 @@ def apply(work: Work, linked: tuple[Linked, ...]) -> None:
     node.skipped = seen.skipped
     node.ignores = seen.ignores
     node.settled = seen.settled
-    kept = {n: d for n, d in node.doubts.items() if n not in work.stamps and work.edit.now(n)}
+    changes = work.edit.changes
+    kept = {name: doubt for name, doubt in node.doubts.items() if name not in changes}
     node.doubts = kept | work.doubts
     node.linked = linked
     if work.listing is not None:

@@ -33,10 +33,12 @@ class Change:
         return tuple(self.path.split(b"/")) if self.path else ()
 
 
-def differences(before: Entry, after: Entry) -> tuple[How, ...]:
-    """In which ways two entries of one name differ; what is *in* a directory is not compared."""
+def differences(before: Entry | None, after: Entry | None) -> tuple[How, ...]:
+    """In which ways what stands under a name differs; what is *in* a directory is not compared."""
     if before == after:
         return ()
+    if before is None or after is None:
+        return ("added",) if before is None else ("removed",)
     if before.kind != after.kind:
         return ("kind",)
     how: list[How] = []
@@ -57,10 +59,6 @@ def differences(before: Entry, after: Entry) -> tuple[How, ...]:
 
 def compare(path: bytes, before: Entry | None, after: Entry | None) -> Change | None:
     """The change at `path`, or None where there is none (or only inside the directory)."""
-    if before is None or after is None:
-        if before is after:
-            return None
-        return Change(path, ("added",) if before is None else ("removed",), before, after)
     how = differences(before, after)
     return Change(path, how, before, after) if how else None
 

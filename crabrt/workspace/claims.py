@@ -98,6 +98,46 @@ def claim(directory: Path, path: bytes, family: str, *, shared: bool) -> Claim:
         ) from error
 
 
+def is_claimed(directory: Path, path: bytes) -> bool:
+    """Whether somebody alive has claimed just `path`. It only looks.
+
+    Raises:
+        StoreUnavailable: the claims cannot be read.
+    """
+    try:
+        with _mutex:
+            own = {held._file.name for held in _own}  # noqa: SLF001 - the class above
+            if any(held.path == path for held in _own):
+                return True
+            names = [name for name in os.listdir(directory) if name.endswith(".claim")]
+            return any(_holds(directory / name, path) for name in names if name not in own)
+    except FileNotFoundError:
+        return False  # there never was a claim
+    except OSError as error:
+        raise StoreUnavailable(
+            f"the claims cannot be read: {error.strerror}", where=str(directory)
+        ) from error
+
+
+def _holds(file: Path, path: bytes) -> bool:
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False  # just given back
+    try:
+        record = msgspec.msgpack.decode(os.read(fd, 1 << 20), type=_Record)
+        return record.path == path and not _is_free(fd)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return False  # of nobody, or of somebody who is only just claiming
+    finally:
+        os.close(fd)
+
+
+def _is_free(fd: int) -> bool:
+    answer = fcntl.fcntl(fd, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, 0, 0, 0, 0))
+    return bool(_FLOCK.unpack(answer)[0] == fcntl.F_UNLCK)
+
+
 def _check(other: _Record, path: bytes, family: str, *, shared: bool) -> None:
     if shared or other.family == family or not _overlap(path, other.path):
         return
@@ -142,8 +182,7 @@ def _live_record(file: Path) -> _Record | None:
     except FileNotFoundError:
         return None
     try:
-        answer = fcntl.fcntl(fd, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, 0, 0, 0, 0))
-        if _FLOCK.unpack(answer)[0] == fcntl.F_UNLCK:
+        if _is_free(fd):
             file.unlink(missing_ok=True)
             return None
         return msgspec.msgpack.decode(os.read(fd, 1 << 20), type=_Record)

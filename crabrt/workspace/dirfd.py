@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
+
+from crabrt.workspace.procfs import read
 
 DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Opens a directory and nothing else; a symlink to one fails with ELOOP or ENOTDIR."""
@@ -197,16 +200,21 @@ def mount_points(path: bytes) -> frozenset[bytes]:
     kernel's list tells. Where ``/proc`` is not mounted, device numbers alone have to do.
     """
     prefix = path.rstrip(b"/") + b"/"
-    found = set()
     try:
-        with open("/proc/self/mountinfo", "rb") as file:
-            for line in file:
-                point = _unescape(line.split(b" ", 5)[4])
-                if point.startswith(prefix) and len(point) > len(prefix):
-                    found.add(point[len(prefix) :])
+        table = read(b"/proc/self/mountinfo")
     except FileNotFoundError:
         return frozenset()
-    return frozenset(found)
+    plain = _UNESCAPED.match(prefix)
+    if plain is not None and plain[0] not in table:  # as mostly; the rest costs ten times that
+        return frozenset()
+    points = (_unescape(line.split(b" ", 5)[4]) for line in table.split(b"\n")[:-1])
+    return frozenset(
+        point[len(prefix) :] for point in points if point.startswith(prefix) and point != prefix
+    )
+
+
+_UNESCAPED: Final = re.compile(rb"[^\s\\#]*")
+"""The part of a path that tables of ``/proc`` show as it is."""
 
 
 def _unescape(text: bytes) -> bytes:

@@ -26,7 +26,7 @@ from crabrt.workspace.early import EarlyReads, Inode
 from crabrt.workspace.files import open_file, read_content
 from crabrt.workspace.findings import Suspects
 from crabrt.workspace.identity import Workspace
-from crabrt.workspace.mapped import leases_tell, open_for_writing
+from crabrt.workspace.mapped import first_stores_show, leases_tell, open_for_writing
 from crabrt.workspace.stamps import settled, stamp, tick_ns
 
 QUIET_NS: Final = 100_000_000
@@ -52,6 +52,15 @@ _LOOK_UP_S: Final = 0.005
 
 DEPTH_MOST: Final = 64
 """Directories deeper than this are left to the capture: each is entered from the top."""
+
+
+Worth = Callable[[int, int], bool]
+"""Whether it is worth while to read now, with so many files of so many bytes in all to be read."""
+
+
+def _always(files: int, size_bytes: int) -> bool:
+    del files, size_bytes
+    return True
 
 
 class _BrokenOff(Exception):
@@ -113,6 +122,7 @@ class EarlyReader:
         """A capture is over: begin anew."""
         self.reads.clear()
         self._waiting: dict[bytes, set[bytes]] = {}
+        self._ready: dict[tuple[bytes, bytes], int] = {}
         self._unlisted: list[bytes] = []
         self._names = 0
         self._times: dict[Inode, int] = {}
@@ -129,7 +139,7 @@ class EarlyReader:
     @property
     def waiting(self) -> bool:
         """Whether a next round may find something to read, without being told of more."""
-        return bool(self._waiting or self._unlisted) and not self.tired
+        return bool(self._waiting or self._unlisted or self._ready) and not self.tired
 
     def tell(self, suspects: Suspects) -> None:
         """Something happened there."""
@@ -148,19 +158,21 @@ class EarlyReader:
         if not known:
             del self._waiting[directory]
         # Which files are excluded is about to be another matter.
-        if ignore.IGNORE_FILE in known or self._names > NAMES_MOST:
+        if ignore.IGNORE_FILE in known or self._names + len(self._ready) > NAMES_MOST:
             self._give_up()
 
     def _give_up(self) -> None:
         self._tired = True
         self._waiting.clear()
+        self._ready.clear()
         self._unlisted.clear()
 
-    def round(self, may_go_on: Callable[[], bool]) -> None:
+    def round(self, may_go_on: Callable[[], bool], worth: Worth = _always) -> None:
         """Read what can be read now.
 
         Args:
             may_go_on: asked before each step that takes more than a moment; may wait itself.
+            worth: asked before each file.
         """
         if self.tired:
             return
@@ -171,7 +183,7 @@ class EarlyReader:
             return
         try:
             if self._is_ours(root_fd):
-                self._round(root_fd, may_go_on)
+                self._round(root_fd, may_go_on, worth)
             else:
                 self._give_up()
         except (OSError, StoreUnavailable):  # the capture will meet it, too, and say so
@@ -184,23 +196,29 @@ class EarlyReader:
         if (status.st_dev, status.st_ino) != (self._workspace.device, self._workspace.inode):
             return False
         if self._can_tell is None:
-            self._can_tell = leases_tell(root_fd)
+            self._can_tell = leases_tell(root_fd) and first_stores_show(root_fd)
         return self._can_tell
 
-    def _round(self, root_fd: int, may_go_on: Callable[[], bool]) -> None:
+    def _round(self, root_fd: int, may_go_on: Callable[[], bool], worth: Worth) -> None:
         while self._unlisted:
             if not may_go_on():
                 return
             self._list(root_fd, self._unlisted.pop())
-        found: list[_Candidate] = []
         for directory in list(self._waiting):
             if not may_go_on():
                 return
-            found += self._candidates(root_fd, directory)
-        for candidate in sorted(found):
-            if self.tired or not (self._may_store(may_go_on) and may_go_on()):
+            for candidate in self._candidates(root_fd, directory):
+                self._ready[candidate.directory, candidate.name] = candidate.size_bytes
+                self._drop(candidate.directory, {candidate.name})
+        size_bytes = sum(self._ready.values())
+        in_order = sorted((size, *which) for which, size in self._ready.items())
+        for candidate in map(_Candidate._make, in_order):
+            if self.tired or not worth(len(self._ready), size_bytes):
                 return
-            self._drop(candidate.directory, {candidate.name})
+            if not (self._may_store(may_go_on) and may_go_on()):
+                return
+            del self._ready[candidate.directory, candidate.name]
+            size_bytes -= candidate.size_bytes
             with contextlib.suppress(OSError):  # gone, replaced or locked: the capture will see
                 self._read(root_fd, candidate, may_go_on)
 

@@ -1,7 +1,8 @@
 """From an inode to its names in the index: for what a watcher knows by nothing else.
 
-Made when it is first asked for, as most runs never do. It grows with the index and is never pruned
-of single names: every answer is compared with the stamps that the index has now.
+Made when it is first asked for, as most runs never do, and brought up to date when it is asked. It
+grows with the index and is never pruned of single names: every answer is compared with the stamps
+that the index has now.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from crabrt.workspace.index import Dir
-from crabrt.workspace.stamps import STAMP
+from crabrt.workspace.stamps import STAMP, inodes_in
 
 
 class InodeTable:
@@ -18,16 +19,26 @@ class InodeTable:
     def __init__(self, root: Dir) -> None:
         self._root = root
         self._dirs: dict[int, set[Dir]] = {}
-        for node in root.walk():
-            self.add(node)
+        self._changed = set(root.walk())
 
     def add(self, node: Dir) -> None:
-        """The directory holds what it holds now."""
-        for _, inode, *_ in STAMP.iter_unpack(node.stamps):
-            self._dirs.setdefault(inode, set()).add(node)
+        """The directory holds other names than it did."""
+        self._changed.add(node)
+
+    def _take_in(self) -> None:
+        """Note the names of the directories that changed."""
+        dirs = self._dirs
+        for node in self._changed:
+            for inode in inodes_in(node.stamps):
+                if inode in dirs:
+                    dirs[inode].add(node)
+                else:
+                    dirs[inode] = {node}
+        self._changed.clear()
 
     def names_of(self, inodes: frozenset[tuple[int, int]]) -> Iterator[tuple[Dir, bytes]]:
         """Directory and name of everything in the index that is one of (device, inode)."""
+        self._take_in()
         for _, inode in inodes:
             gone = []
             for node in self._dirs.get(inode, ()):

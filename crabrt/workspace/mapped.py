@@ -12,10 +12,14 @@ moves the times, and `stamps.settled` compares them with a tick taken before all
 2. Where a lease is refused, ``/proc/*/maps`` of all processes tells mappings from plain writers.
    That takes longer than reading a small file again, so small ones are volatile while anybody has
    them open for writing.
+
+On some file systems not even the first store shows (`first_stores_show`): then a mapping that came
+and went between two looks left no trace, and stat proves nothing about any regular file.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 from collections import defaultdict
@@ -30,6 +34,8 @@ from crabrt.workspace.stamps import file_system, tick_ns
 _LEASES_TELL = frozenset({"ext2/3/4", "xfs", "btrfs", "tmpfs", "f2fs"})
 """Not overlay: a mapping there is of a file in the layer below, which the lease does not see."""
 
+_BLIND = frozenset({"tmpfs", "ramfs"})
+_TRIED: dict[int, bool] = {}  # overlay file systems, by device
 
 _SIGURG = int(signal.SIGURG)
 
@@ -113,6 +119,39 @@ def unchecked(files: str, processes: int) -> tuple[str, ...]:
 def leases_tell(fd: int) -> bool:
     """Whether `open_for_writing` can be believed on the file system of `fd`."""
     return file_system(fd) in _LEASES_TELL
+
+
+def first_stores_show(fd: int) -> bool:
+    """Whether the first store through a mapping moves the file's times, in a directory `fd`.
+
+    Not on tmpfs and ramfs: a page that was read through the mapping can be written at once, and the
+    kernel is not told (seen on Linux 6.18). Overlay does as the file system below it, which is
+    found out once, with a file that has no name; where that cannot be made, they do not show.
+    """
+    name = file_system(fd)
+    if name == "overlay":
+        device = os.fstat(fd).st_dev
+        if device not in _TRIED:
+            _TRIED[device] = _shows_a_store(fd)
+        return _TRIED[device]
+    return name not in _BLIND
+
+
+def _shows_a_store(directory: int) -> bool:
+    try:
+        fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    except OSError:
+        return False
+    try:
+        os.write(fd, bytes(mmap.PAGESIZE))
+        os.utime(fd, ns=(0, 0))
+        with mmap.mmap(fd, mmap.PAGESIZE) as mapping:
+            mapping[0] = mapping[0] ^ 1
+        return os.fstat(fd).st_mtime_ns != 0
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
 
 
 def open_for_writing(fd: int) -> bool | None:

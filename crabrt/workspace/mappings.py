@@ -15,6 +15,8 @@ import fcntl
 import os
 import re
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from crabrt.workspace.procfs import read
@@ -65,18 +67,38 @@ def shared_mappings(pid: int) -> list[Mapping]:
     Raises:
         OSError: it may not be looked at, or is no more.
     """
-    maps = b"/proc/%d/maps" % pid
-    fd = os.open(maps, os.O_RDONLY | os.O_CLOEXEC)
+    with maps_of(pid) as maps:
+        return shared_in(maps, pid)
+
+
+@contextmanager
+def maps_of(pid: int) -> Iterator[int]:
+    """A descriptor to ask a process by; the kernel decides here whether it may be asked.
+
+    Raises:
+        OSError: it may not be looked at, or is no more.
+    """
+    fd = os.open(b"/proc/%d/maps" % pid, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return _queried(pid, fd)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def shared_in(maps: int, pid: int) -> list[Mapping]:
+    """As they are now, in the process that `maps` is of, if that has executed nothing since.
+
+    Raises:
+        OSError: they cannot be told.
+    """
+    try:
+        return _queried(pid, maps)
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
-    finally:
-        os.close(fd)
     return [
         Mapping(pid, (int(begin, 16), int(end, 16)), int(inode), writable == b"w")
-        for begin, end, writable, inode in _IN_MAPS.findall(read(maps))
+        for begin, end, writable, inode in _IN_MAPS.findall(read(b"/proc/%d/maps" % pid))
     ]
 
 

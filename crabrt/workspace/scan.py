@@ -26,6 +26,7 @@ from crabrt.workspace.dirfd import GONE_ERRNOS, DirectoryMoved, DirStack, mount_
 from crabrt.workspace.findings import Cancelled, Limits, Scan, Seen
 from crabrt.workspace.identity import Workspace
 from crabrt.workspace.index import LOCKED, Dir
+from crabrt.workspace.mapped import first_stores_show
 from crabrt.workspace.sorting import Sorter
 from crabrt.workspace.stamps import (
     FOREIGN_MARGIN_NS,
@@ -125,6 +126,7 @@ class Scanner:
         root_fd = self._workspace.open_root()
         try:
             self._local = file_system(root_fd) is not None
+            self._sorter.blind = not first_stores_show(root_fd)
             self._walk_steadily(root_fd)
         finally:
             os.close(root_fd)
@@ -286,6 +288,7 @@ class Scanner:
             or names != known.names
             or doubtful
             or known.doubts
+            or self._sorter.blind
             or moved
             or not complete
             or self._ground.distrust_from_ns is not None

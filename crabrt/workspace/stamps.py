@@ -15,6 +15,8 @@ import os
 import stat
 import struct
 import time
+from collections.abc import Iterator
+from itertools import chain
 
 STAMP = struct.Struct("=IQQQIIQqq")
 """mode, inode, device, nlink, uid, gid, size, mtime ns, ctime ns."""
@@ -27,6 +29,7 @@ _pack = STAMP.pack
 _ctime = struct.Struct("=q").unpack_from
 _mode_device = struct.Struct("=I8xQ").unpack_from
 _inode_device = struct.Struct("=4xQQ").unpack_from
+_inode = struct.Struct(f"=4xQ{STAMP_BYTES - 12}x")
 _mode_size = struct.Struct("=I32xQ").unpack_from
 _CTIME_AT = STAMP_BYTES - 8
 _SECOND_NS = 1_000_000_000
@@ -75,6 +78,11 @@ def inode_and_device(packed: bytes) -> tuple[int, int]:
     """Inode and device number in a stamp; (0, 0) in an empty one."""
     found: tuple[int, int] = _inode_device(packed) if packed else (0, 0)
     return found
+
+
+def inodes_in(stamps: bytes) -> Iterator[int]:
+    """The inode of each of several stamps, one after the other."""
+    return chain.from_iterable(_inode.iter_unpack(stamps))
 
 
 def size_of(packed: bytes) -> int:

@@ -211,10 +211,11 @@ class Tracker:
             skipping=self._skipping,
             distrust_from_ns=self._distrusted(),
         )
-        scanner = Scanner(self.workspace, self._top, ground, cancelled)
         if suspects is not None and self.root is not None and self._mounts is not None:
             named = Named(suspects, self._names_of, self._restless, self._mounts)
-            scanner = Rechecker(self.workspace, self._top, ground, cancelled, named)
+            scanner: Scanner = Rechecker(self.workspace, self._top, ground, cancelled, named)
+        else:
+            scanner = Scanner(self.workspace, self._top, ground, cancelled)
         scan = scanner.run(self._generation)
         if scan.clean:
             self._mounts = scan.mounts

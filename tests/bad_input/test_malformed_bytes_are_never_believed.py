@@ -10,13 +10,14 @@ import pytest
 from crabrt.core.targets import TurnRef
 from crabrt.errors import CrabError
 from crabrt.journal import RunIndex
-from crabrt.operations.health import check_everything, repair_everything
+from crabrt.journal.restores import RestoreLog
+from crabrt.operations.checking import check_everything
+from crabrt.operations.repairing import repair_everything
 from crabrt.operations.restoring import restore_beside
 from crabrt.operations.targets import State
 from crabrt.store import Store
 from crabrt.testing.oracle import digest
 from crabrt.workspace import Tracker, Workspace, restore_to
-from crabrt.workspace.restoring import RestoreLog
 
 FLIPS_A_FILE = 40
 FAST = Path("/dev/shm")  # a copy a flip: nothing here is about durability

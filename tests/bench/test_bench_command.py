@@ -38,7 +38,7 @@ def test_the_table_says_what_was_met(tmp_path):
 
 def test_json_is_one_envelope(tmp_path):
     done = crab("bench", "traffic", "--entries", "120", "--turns", "1", "--peers", "", "--json",
-                tmp_path=tmp_path)  # fmt: skip
+                "--no-recorded", tmp_path=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     (report,) = json.loads(done.stdout)["data"]["reports"]
     assert report["name"] == "traffic"
@@ -122,7 +122,15 @@ def test_the_table_of_options_is_what_a_benchmark_reads(name, tmp_path):
 
 def test_every_option_is_read_by_somebody():
     read = {parameter for one in BENCHES.values() for parameter in one.reads} | EVERYWHERE
-    assert set(defaults()) == read | {"name", "json", "home", "debug"}
+    assert set(defaults()) == read | {
+        "name",
+        "sources",
+        "plot",
+        "json",
+        "home",
+        "debug",
+        "progress_fd",
+    }
 
 
 @pytest.fixture
@@ -139,7 +147,7 @@ def nothing_measured(monkeypatch):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("traffic --agents 4 --continue k.state", ["--agents, --continue", "--agents: density;"]),
+        ("traffic --agents 4 --speed 2", ["--speed, --agents", "--agents: density"]),
         ("latency --continue l.state", ["--continue is no option of crab bench latency"]),
         ("sparsity --repetitions 9 --big-file 5G", ["--repetitions, --big-file"]),
         ("sparsity --no-elsewhere", ["--elsewhere is no option"]),
@@ -149,7 +157,7 @@ def nothing_measured(monkeypatch):
         ("any-turn --turns 0", ["any-turn measures nothing with --turns 0"]),
         ("any-turn --turns 5 --turns 0", ["any-turn measures nothing with --turns 0"]),
         ("density --turns 0", ["density measures nothing with --turns 0"]),
-        ("traffic --turns 0", ["traffic measures nothing with --turns 0"]),
+        ("traffic --no-recorded --turns 0", ["traffic measures nothing with --turns 0"]),
         ("traffic --entries 0", ["traffic measures nothing with --entries 0"]),
         ("latency --entries 0 --big-file 0", ["neither a tree nor a big file"]),
     ],

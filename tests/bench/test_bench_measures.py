@@ -8,9 +8,9 @@ import pytest
 
 from crabrt.bench import LatencyOptions, TrafficOptions, measure_latency, measure_traffic
 from crabrt.bench.harness import interleave, machine
+from crabrt.bench.keeping import needed_bytes, read_state
 from crabrt.bench.peers import PEERS, Peer, PeerFailed, present
 from crabrt.bench.report import OURS, Bar, Report, Samples, Series, ratios
-from crabrt.bench.traffic import needed_bytes
 from crabrt.bench.trees import make_tree, seeded
 
 HAVE_GIT = shutil.which("git") is not None
@@ -85,10 +85,39 @@ def test_traffic_is_the_same_for_the_same_seed(tmp_path):
     assert needed() == needed()
 
 
-def test_needed_counts_changed_files_and_their_directories():
-    before = {"a/": None, "a/x": b"1" * 5000, "a/y": b"y", "gone/z": b"z", "gone/": None}
-    after = {"a/": None, "a/x": b"2" * 5000, "a/y": b"y"}
-    content, directories = needed_bytes(before, after)
+def test_traffic_of_recorded_runs_is_what_their_turns_stored(tmp_path, record, environ):
+    change = "head -c 3000 /dev/urandom > a.py"
+    traces = record(tmp_path / "traces", "first", change, "true", f"{change}; cp a.py docs/c.py")
+    broken = record(tmp_path / "traces", "broken", "true", setup="setup = 'exit 3'\n")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    options = TrafficOptions(
+        scratch, turns=0, peers=("git",), traces=(traces,), keep=tmp_path / "traffic.state"
+    )
+    report = measure_traffic(options, environ, quiet)
+    assert "ended with 3" in report.absent["broken"], broken
+    rows = {(row.scenario, row.who, row.what): row.series.values for row in report.rows}
+    stored = rows["first", OURS, "stored"]
+    assert len(stored) == 3
+    assert stored[1] == 0 == rows["first", "allowed", "stored"][1], "that turn changed nothing"
+    assert rows["first", "needed", "changed directories"] == (1, 0, 2)
+    assert all(value > 3000 for value in (stored[0], stored[2]))
+    assert stored == rows["all recorded turns", OURS, "stored"]
+    assert {bar.scenario for bar in report.bars} == {"first", "all recorded turns"}
+    again = measure_traffic(options, environ, quiet)
+    assert [row.series for row in again.rows] == [row.series for row in report.rows], "kept"
+
+
+def test_needed_counts_changed_files_and_their_directories(tmp_path):
+    for directory in ("a", "gone"):
+        (tmp_path / directory).mkdir()
+    (tmp_path / "a" / "x").write_bytes(b"1" * 5000)
+    (tmp_path / "a" / "y").write_bytes(os.urandom(5000))
+    (tmp_path / "gone" / "z").write_bytes(b"z")
+    before = read_state(tmp_path)
+    (tmp_path / "a" / "x").write_bytes(b"2" * 5000)
+    shutil.rmtree(tmp_path / "gone")
+    content, directories = needed_bytes(tmp_path, before, read_state(tmp_path))
     assert 0 < content < 100
     assert directories == 3  # a, gone, and the top, which held gone
 

@@ -138,6 +138,16 @@ def test_units_of_other_options_are_refused(tmp_path):
         Kept(path, "sparsity", {"seed": 1})
 
 
+def test_units_of_other_code_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "state"
+    with Kept(path, "sparsity", {}):
+        pass
+    monkeypatch.setattr("crabrt.__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / "__init__.py").write_text("pass\n")
+    with pytest.raises(UsageError, match="other code"):
+        Kept(path, "sparsity", {})
+
+
 def test_a_workspace_is_put_back_before_every_run(tmp_path, scratch, environ, record):
     (run,), _ = find_recorded([record(tmp_path / "traces", "small", "true")])
     grounds = Grounds(scratch, environ)

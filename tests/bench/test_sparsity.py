@@ -111,6 +111,33 @@ def test_a_false_none_makes_the_benchmark_fail_and_a_false_changed_is_noted(
     assert [bar.met for bar in report.bars] == [False, False]
 
 
+def test_a_turn_of_several_classes_counts_in_each_and_older_kept_runs_count_none(
+    tmp_path, scratch, environ
+):
+    tally = judged.Tally()
+    both = ("files", "processes")
+    for number, verdict in enumerate([both, (*both, "external"), ("external",), ("none",)], 1):
+        tally.turn(number, judged.Said(verdict, ()), OracleAnswer.UNSTEADY, "", "x")
+    keep = scratch / "state"
+    options = SparsityOptions(scratch, turns=4, file_systems=("here",), observers=("scan",),
+                              keep=keep)  # fmt: skip
+
+    def told(verdicts):
+        head, line = keep.read_text().splitlines()
+        unit = json.loads(line)
+        unit["found"] = {**tally.data(), "verdicts": verdicts}
+        keep.write_text(f"{head}\n{json.dumps(unit)}\n")
+        return rows_of(measure_sparsity(options, environ, quiet), "generated, scan")
+
+    measure_sparsity(options, environ, quiet)
+    rows = told(dict(tally.verdicts))
+    classes = ("none", "files", "processes", "external")
+    assert [rows[name, "crabrt"] for name in classes] == [1, 2, 2, 2]
+    assert [rows[name, "share"] for name in classes] == [25, 50, 50, 50]
+    rows = told({"none": 1, "files": 3})
+    assert [rows[name, "crabrt"] for name in classes] == [1, 3, 0, 0]
+
+
 def test_what_cannot_be_made_is_absent_and_says_why(tmp_path, scratch, environ, record):
     traces = record(tmp_path / "traces", "broken", "true", setup="setup = 'echo no wheel; exit 9'")
     options = SparsityOptions(scratch, turns=3, file_systems=("here",), observers=("scan",),

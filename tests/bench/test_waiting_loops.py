@@ -49,6 +49,14 @@ def test_overhead_runs_every_regime_in_every_round(scratch, environ, traces):
     assert {"exposed p50", "exposed p99"} == {bar.what for bar in report.bars}
 
 
+def test_without_full_copies_there_are_two_regimes(scratch, environ, traces):
+    said = []
+    options = OverheadOptions(scratch, traces=(traces,), speed=40, turns=2, full_copy=False)
+    report = measure_overhead(options, environ, said.append)
+    assert {what.partition(": ")[2] for what in said} == {"plain", "crabrt"}
+    assert {row.who for row in report.rows} == {"plain", "crabrt", "crabrt, cold", "crabrt, warm"}
+
+
 def test_with_the_waits_as_recorded_the_ratio_has_a_bar(scratch, environ, traces):
     options = OverheadOptions(scratch, traces=(traces,), turns=2)
     report = measure_overhead(options, environ, quiet)

@@ -2,6 +2,7 @@ import importlib.util
 import io
 import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -145,5 +146,34 @@ def crab(home, workspace, tmp_path, monkeypatch):
             out.seek(0)
             err.seek(0)
             return Done(code, out.read(), err.read(), binary=binary)
+
+    return run
+
+
+@pytest.fixture
+def on_a_terminal(crab, workspace):
+    """Run a command line in a terminal of its own; what it writes there."""
+    del crab  # it has set the surroundings
+
+    def run(*words):
+        master, slave = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "crabrt", *map(str, words)],
+            cwd=workspace, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave,
+        )  # fmt: skip
+        os.close(slave)
+        said = b""
+        try:
+            while True:
+                try:
+                    said += os.read(master, 1 << 16)
+                except OSError:  # its end of the terminal is closed
+                    break
+            assert process.wait(60) == 0, said
+        finally:
+            process.kill()
+            process.wait()
+            os.close(master)
+        return said.decode()
 
     return run

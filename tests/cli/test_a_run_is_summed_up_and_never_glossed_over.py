@@ -102,7 +102,7 @@ def test_a_check_mentions_what_was_not_durable_and_is_content(run, crab, monkeyp
     )
     run.close()
     assert crab("check").code == 7
-    monkeypatch.setattr("crabrt.operations.health.boot_id", lambda: "the next boot")
+    monkeypatch.setattr("crabrt.operations.checking.boot_id", lambda: "the next boot")
     done = crab("check")
     assert done.code == 0
     assert "not durable yet when the power was lost" in " ".join(done.out.split())

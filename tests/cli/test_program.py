@@ -123,8 +123,9 @@ def test_an_unexpected_exception_is_one_line_and_debug_shows_the_traceback(crab,
 
 def test_ctrl_c_exits_with_130(builder, home, workspace):
     run = builder.small_run(home, workspace)  # live: --follow waits for more
+    # What a shell starts in the background ignores the signal, and so does all that follows.
     process = subprocess.Popen(
-        [sys.executable, "-m", "crabrt", "log", run.run, "--follow"],
+        ["env", "--default-signal=INT", sys.executable, "-m", "crabrt", "log", run.run, "--follow"],
         env=os.environ | {"CRAB_HOME": str(home)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

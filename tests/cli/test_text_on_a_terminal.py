@@ -2,10 +2,10 @@ import io
 
 import pytest
 
-from crabrt.cli import amounts
-from crabrt.cli.safe_text import path_fields, safe_bytes, safe_path, safe_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.table import Cell, Column, cell_width, render_table
+from crabrt.timeline import amounts
+from crabrt.timeline.safe_text import path_fields, safe_bytes, safe_path, safe_text
 
 
 class Terminal(io.StringIO):

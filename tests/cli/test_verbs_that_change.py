@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -5,7 +6,7 @@ import sys
 
 import pytest
 
-from crabrt.core.verdicts import Prior
+from crabrt.core.verdicts import Guess, Likely, Prior
 from crabrt.testing import oracle
 
 RUNNER = """
@@ -51,7 +52,7 @@ def test_restore_and_undo_bring_back_exactly_what_was(crab, run, workspace):
     assert oracle.digest(workspace) == at_one
     assert data["restored"] == f"{run.run}@1"
     assert (data["created"], data["replaced"], data["deleted"]) == (0, 1, 0)
-    assert data["undo"] == "crab undo"
+    assert data["undo"] == f"crab undo {workspace}"
     assert data["not_restored"] == data["held_open"] == data["external_effects_since"] == []
     assert crab("undo", "--json").code == 0
     assert oracle.digest(workspace) == now
@@ -143,10 +144,25 @@ def test_a_restore_says_what_happened_outside_and_stays(crab, builder, home, wor
     run.close()
     done = crab("restore", "last@1", "--json")
     assert done.data["external_effects_since"] == [
-        {"run": run.run, "turn": 4, "tool": "charge", "ok": True}
+        {"run": run.run, "turn": 4, "tool": "charge", "ok": True, "known": "declared", "why": ""}
     ]
     assert "charge (done)" in crab("restore", "last@2").out
     assert crab("restore", "last@4", "--json").data["external_effects_since"] == []
+
+
+def test_a_restore_says_what_was_only_taken_for_external(crab, builder, home, workspace):
+    run = builder.small_run(home, workspace)
+    push = Guess(Likely.EXTERNAL, "git push: leaves the machine")
+    run.turn(None, guess=push, evidence=("external: sh, git push: leaves the machine (guess)",))
+    run.close()
+    assert crab("restore", "last@1", "--dry-run", "--json").data["external_effects_since"] == [
+        {
+            "run": run.run, "turn": 4, "tool": "sh", "ok": True,
+            "known": "guess", "why": "git push: leaves the machine",
+        }
+    ]  # fmt: skip
+    line = f"{run.run}@4: sh (done, guess): git push: leaves the machine"
+    assert line in crab("restore", "last@2").out
 
 
 def test_the_conversation_alone_is_json_and_touches_no_file(crab, run, workspace):
@@ -299,6 +315,74 @@ def test_labels_and_pins_name_and_keep(crab, run):
     assert crab("pin", "last@2", "--remove").code == 0
     assert crab("log", "last", "--json").data["turns"][2]["pinned"] is False
     assert crab("pin", "last@9").code == 4
+
+
+def test_what_a_label_and_a_pin_would_do_is_told_and_not_done(crab, run):
+    told = crab("label", "last@2", "second", "--dry-run").out
+    assert f"Would label {run.run}@2" in told
+    assert crab("log", "last", "--json").data["turns"][2]["labels"] == []
+    done = crab("label", "last@2", "second")
+    assert "It was read back, and is so." in done.out
+    moves = crab("label", "last@1", "second", "--dry-run")
+    assert f"second is {run.run}@2 now, which loses that label: it moves." in moves.out
+    data = crab("label", "last@1", "second", "--dry-run", "--json").data
+    assert (data["before"], data["turn"], data["dry_run"]) == (2, 1, True)
+    assert "nothing would change" in crab("label", "last@2", "second", "--dry-run").out
+    assert f"away from {run.run}@2" in crab("label", "last", "second", "--remove", "--dry-run").out
+    assert crab("log", "last", "--json").data["turns"][2]["labels"] == ["second"]
+    assert f"Would pin {run.run}@2" in crab("pin", "last@2", "--dry-run").out
+    assert crab("log", "last", "--json").data["turns"][2]["pinned"] is False
+    assert "It was read back, and is so." in crab("pin", "last@2").out
+    assert "nothing would change" in crab("pin", "last@2", "--dry-run").out
+    assert (
+        "its label keeps them still: second" in crab("pin", "last@2", "--remove", "--dry-run").out
+    )
+    assert crab("log", "last", "--json").data["turns"][2]["pinned"] is True
+    assert "It was read back, and is so." in crab("label", "last", "second", "--remove").out
+
+
+def test_every_path_that_would_be_lost_is_named_if_asked(crab, run, workspace):
+    for number in range(30):
+        (workspace / f"mine-{number:02}.txt").write_text("mine\n")
+    short = crab("restore", "last@0")
+    assert short.code == 5
+    assert short.err.count("mine-") == 20
+    assert "and 10 more" in short.err
+    whole = crab("restore", "last@0", "--all")
+    assert whole.code == 5
+    assert whole.err.count("mine-") == 30
+
+
+def test_a_program_may_be_told_how_far_a_restore_is(crab, run):
+    ours, theirs = os.pipe()
+    try:
+        assert crab("restore", "last@0", "--progress-fd", str(theirs)).code == 0
+        told = os.read(ours, 1 << 16).split(b"\n")
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    *lines, end = told
+    done, total = lines[-1].split()
+    assert end == b""
+    assert done == total != b"0"
+
+
+def test_a_program_that_hears_nothing_keeps_no_restore_waiting(crab, run):
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    try:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(theirs, b"x" * 4096)
+        assert crab("restore", "last@0", "--progress-fd", str(theirs)).code == 0
+        os.close(ours)
+        ours = -1
+        assert crab("undo", "--progress-fd", str(theirs)).code == 0
+    finally:
+        os.close(theirs)
+        if ours >= 0:
+            os.close(ours)
+    assert crab("restore", "last@1", "--progress-fd", "999").code == 0
 
 
 def test_prune_thins_by_policy_and_what_is_kept_stays_exact(crab, builder, home, workspace):

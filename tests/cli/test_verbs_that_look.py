@@ -4,11 +4,19 @@ import os
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import crabrt
+from crabrt.core.content import Content
+from crabrt.core.entries import CallId, Intent, Payload, Result, TurnOpened
+from crabrt.core.ids import object_id
 from crabrt.journal import RunIndex
+from crabrt.journal.restores import RestoreLog
+from crabrt.store import Store
+from crabrt.store.contents import read_blocks
 from crabrt.testing import crash
+from crabrt.workspace import Workspace, find_entry
 
 
 @pytest.fixture
@@ -132,6 +140,62 @@ def test_show_cuts_long_results_and_escapes_what_they_hold(crab, builder, home, 
     assert "x" * 5000 in crab("show", "last@-1", "--full").out
 
 
+def odd_call(run, arguments, *, tool="odd", payload=None):
+    """A call in a turn of its own, with arguments as they lie in the journal."""
+    run.turns += 1
+    run.journal.append(TurnOpened(run.turns, run.turns - 1), turn=run.turns)
+    payload = payload or Payload(msgspec.msgpack.encode(arguments))
+    for name, given in ((tool, payload), ("after", Payload(msgspec.msgpack.encode({"n": 1})))):
+        call = CallId("0", name, run.turns)
+        run.journal.append(Intent(call, object_id(b"a"), given), turn=run.turns)
+        run.journal.append(Result(call, 1.0, Payload(msgspec.msgpack.encode("ok"))), turn=run.turns)
+    run.journal.sync()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [({"args": "make"}, 'odd(args="make")'), ({"args": {"a": 1}}, 'odd(args={"a": 1})'),
+     ({"args": 5}, "odd(args=5)"), ({"kwargs": [1]}, "odd(kwargs=[1])"), ({1: 2}, "odd(1=2)")],
+)  # fmt: skip
+def test_show_tells_a_call_whatever_its_parameters_are_called(
+    crab, builder, home, workspace, arguments, shown
+):
+    run = builder.small_run(home, workspace)
+    odd_call(run, arguments)
+    run.close()
+    done = crab("show", "last@4")
+    assert done.code == 0
+    assert shown in done.out
+    assert "after(n=1)" in done.out
+
+
+def test_one_call_that_cannot_be_shown_hides_no_other(crab, builder, home, workspace):
+    run = builder.small_run(home, workspace)
+    odd_call(run, None, payload=Payload(content=Content(3, 0, (object_id(b"nowhere"),))))
+    run.close()
+    done = crab("show", "last@4")
+    assert "odd: the rest of this call cannot be shown: " in done.out
+    assert "after(n=1)" in done.out
+    assert done.code == 7
+    assert "traceback" not in done.err.lower()
+    assert done.err
+
+
+def test_no_character_of_a_file_is_cut_in_two_on_a_terminal(
+    crab, builder, home, workspace, on_a_terminal
+):
+    run = builder.small_run(home, workspace)
+    text = "x" + "漢" * 400_000
+    run.turn(lambda: (workspace / "long.txt").write_text(text))
+    with Store.open(home) as store:
+        state = find_entry(store, run.root, b"long.txt")
+        blocks = list(read_blocks(state.content, store))
+    assert any(block[0] & 0xC0 == 0x80 for block in blocks)  # it lies across pieces of the store
+    run.close()
+    assert crab("show", "last@4:long.txt", binary=True, process=True).out == text.encode()
+    assert on_a_terminal("show", "last@4:long.txt") == text
+
+
 def test_show_of_a_path_gives_the_exact_bytes(crab, builder, home, workspace):
     run = builder.small_run(home, workspace)
     blob = bytes(range(256)) * 3000
@@ -246,19 +310,78 @@ def test_diff_against_the_workspace_sees_it_as_it_is_and_stores_nothing(crab, ru
     assert crab("diff", "last@1", "last@99").code == 4
 
 
+def killed_restore(workspace, home, tmp_path, *words):
+    program = Path(crabrt.__file__).with_name("__main__.py")
+    argv = [*words, "--home", home]
+    mark = tmp_path / "mark"
+    crash.kill_at("restore.committed", 1, program, argv, mark=mark, cwd=workspace)
+
+
 def test_a_killed_restore_is_told_by_what_looks_at_the_workspace_until_it_is_finished(
     crab, run, workspace, home, tmp_path
 ):
-    program = Path(crabrt.__file__).with_name("__main__.py")
-    words = ["restore", "last@1", "--home", home]
-    crash.kill_at("restore.committed", 1, program, words, mark=tmp_path / "mark", cwd=workspace)
-    for words in (["status"], ["diff"]):
+    killed_restore(workspace, home, tmp_path, "restore", "last@1")
+    for words, code in ((["status"], 3), (["diff"], 3), (["log"], 0), (["log", "--stats"], 0)):
         done = crab(*words)
-        assert done.code == 3
-        assert "A restore here was killed" in done.out + done.err
-        assert crab(*words, "--json").data["restore_interrupted"] is True
+        assert done.code == code
+        assert f"A restore here was killed (`restore {run.run}@1`)" in done.out + done.err
+        assert f"`crab restore {run.run}@1` finishes it, `crab undo` also" in done.out + done.err
+    for words in (["status"], ["diff"], ["log"]):
+        told = json.loads(crab(*words, "--json").out)["data"]["killed_restore"]
+        assert told["what"] == f"restore {run.run}@1"
+        assert told["finish"] == f"crab restore {run.run}@1"
+        assert told["undo"] == f"crab undo {workspace}"
+        assert told["files_done"] is False
+    assert crab("status", "--json").data["restore_interrupted"] is True
     assert "finished first" in crab("undo").out
     assert crab("diff").code == 0
+    for words in (["status"], ["diff"], ["log"]):
+        assert crab(*words, "--json").data["killed_restore"] is None
+
+
+def test_the_command_that_is_told_finishes_a_killed_restore_of_paths_and_no_more(
+    crab, run, workspace, home, tmp_path
+):
+    (workspace / "kept.txt").write_text("mine\n")
+    killed_restore(workspace, home, tmp_path, "restore", "last@1", "app.py")
+    finish = crab("log", "--json").data["killed_restore"]["finish"]
+    assert finish == f"crab restore {run.run}@1 {workspace / 'app.py'}"
+    done = crab(*finish.split()[1:], "--json", cwd=tmp_path)
+    assert done.data["finished_killed_restore"] is True
+    assert (workspace / "app.py").read_text() == "one\ntwo\nthree\n"
+    assert (workspace / "kept.txt").read_text() == "mine\n"
+    assert crab("log", "--json").data["killed_restore"] is None
+
+
+def test_a_killed_undo_is_finished_by_the_next_restore_or_run(crab, run, workspace, home, tmp_path):
+    assert crab("restore", "last@1").code == 0
+    killed_restore(workspace, home, tmp_path, "undo")
+    assert "the next restore or run finishes it" in crab("status").out
+    assert crab("status", "--json").data["killed_restore"]["finish"] is None
+
+
+def test_a_restore_whose_processes_are_not_back_is_told(crab, run, workspace, home):
+    assert crab("restore", "last@1").code == 0
+    (log,) = (RestoreLog(path.parent) for path in (home / "workspaces").glob("*/restores"))
+    begun, ended = log.records()
+    assert crab("log", "--json").data["killed_restore"] is None
+    log.append(msgspec.structs.replace(begun, id="0" * 16, alive_target=begun.target))
+    log.append(msgspec.structs.replace(ended, id="0" * 16))
+    told = crab("status", "--json").data["killed_restore"]
+    assert told["files_done"] is True
+    assert told["finish"] == f"crab restore --files-only {run.run}@1"
+    assert "its processes are not back" in crab("log").out
+
+
+def test_a_restore_that_is_under_way_is_not_told_as_killed(crab, run, workspace, home, tmp_path):
+    killed_restore(workspace, home, tmp_path, "restore", "last@1")
+    claim = Workspace.open(os.fsencode(workspace), home, force=True).claim("other", shared=False)
+    try:
+        for process in (False, True):
+            assert crab("status", "--json", process=process).data["killed_restore"] is None
+    finally:
+        claim.release()
+    assert crab("status", "--json").data["killed_restore"] is not None
 
 
 def test_status_tells_whether_a_live_run_protects_the_directory(crab, builder, home, workspace):

@@ -8,7 +8,6 @@ import pytest
 from crabrt.cli.screen import Screen
 from crabrt.cli.table import Column, cell_width, render_table
 from crabrt.cli.turn_lines import COLUMNS, turn_row
-from crabrt.cli.values import message_text
 from crabrt.core.entries import (
     CallId,
     Checkpoint,
@@ -24,6 +23,8 @@ from crabrt.core.verdicts import Prior, Protection
 from crabrt.errors import InDoubt, RestoreFailed
 from crabrt.journal.views import ModelView, ToolView, TurnView
 from crabrt.runtime.structured import type_tag
+from crabrt.timeline.rows import Row
+from crabrt.timeline.values import message_text
 
 
 class Terminal(io.StringIO):
@@ -68,7 +69,7 @@ def expensive_turn(number):
 
 
 def test_a_log_with_all_there_is_fits_80_columns_and_keeps_what_matters(narrow):
-    rows = [turn_row(expensive_turn(n), 61_000.0) for n in range(3)]
+    rows = [turn_row(Row(expensive_turn(n), 61_000.0)) for n in range(3)]
     heading, *lines = render_table(narrow, COLUMNS, rows)
     assert max(map(cell_width, [heading, *lines])) <= 80
     for title in ("turn", "verdict", "tools", "files", "exposed", "checkpoint", "marks"):
@@ -78,7 +79,7 @@ def test_a_log_with_all_there_is_fits_80_columns_and_keeps_what_matters(narrow):
 
 def test_rows_that_are_shown_one_by_one_stand_under_their_heading(narrow):
     turns = [TurnView(turn=0, base=0, started_ns=0), *map(expensive_turn, (1, 2))]
-    rows = (turn_row(turn, 10.0) for turn in turns)
+    rows = (turn_row(Row(turn, 10.0, live=True)) for turn in turns)
     heading, *lines = render_table(narrow, COLUMNS, rows, live=True)
     assert max(map(cell_width, [heading, *lines])) <= 80
     place = heading.index("checkpoint")
@@ -289,16 +290,16 @@ def test_a_clients_chat_completion_is_shown_as_the_message_in_it():
     message = {"role": "assistant", "content": "hello", "extra": {"refusal": None}}
     completion = {"id": "x", "choices": [{"index": 0, "message": message}]}
     for stored in (completion, {"$crab": ["litellm.ModelResponse", {"fields": completion}]}):
-        assert message_text(stored, full=False) == ("assistant", "hello")
+        assert message_text(stored) == ("assistant", "hello")
     several = {"choices": [{"message": message}, {"message": message}]}
-    assert "choices" in message_text(several, full=False)[1]
+    assert "choices" in message_text(several)[1]
 
 
 @pytest.mark.parametrize(
     "hostile", [{"$crab": []}, {"choices": [None]}, {"$crab": [1, {"fields": 2}]}]
 )
 def test_what_only_looks_like_a_completion_is_shown_as_it_is(hostile):
-    assert message_text(hostile, full=False)[1]
+    assert message_text(hostile)[1]
 
 
 def test_many_troubles_do_not_push_the_table_away(crab, builder, home, workspace):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import crabrt.errors
-from crabrt.core.config import Config, default_home, unknown_variables
+from crabrt.core.config import Config, unknown_variables
 from crabrt.core.config_files import parse_settings
 from crabrt.core.entries import BODIES, CallId, Ended, Intent, Payload
 from crabrt.core.envelopes import body_of, decode_entry, encode_entry
@@ -181,8 +181,23 @@ def test_variables_that_are_no_settings_are_found_with_the_nearest() -> None:
 
 
 def test_the_store_lies_where_the_user_keeps_state() -> None:
-    assert default_home({"XDG_STATE_HOME": "/state"}) == Path("/state/crabrt")
-    assert default_home({"CRAB_HOME": "/elsewhere"}) == Path("/elsewhere")
+    state, elsewhere = {"XDG_STATE_HOME": "/state"}, {"CRAB_HOME": "/elsewhere"}
+    assert Config.from_env(environ=state).home == Path("/state/crabrt")
+    assert Config.from_env(environ=state | elsewhere).home == Path("/elsewhere")
+    settings = {"home": "/settings"}
+    assert Config.from_env(user=settings, environ=state).home == Path("/settings")
+    assert Config.from_env(user=settings, environ=elsewhere).home == Path("/elsewhere")
+    given = Config.from_env(user=settings, environ=elsewhere, home=Path("/given"))
+    assert given.home == Path("/given")
+
+
+def test_a_store_stays_where_it_is_when_the_program_goes_elsewhere(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = tmp_path / "store"
+    assert Config.from_env(environ={"CRAB_HOME": "store"}).home == here
+    assert Config.from_env(environ={}, home=Path("store")).home == here
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Config.from_env(environ={"CRAB_HOME": "~/store"}).home == here
 
 
 def entry(body, **changes) -> bytes:

@@ -9,7 +9,7 @@ from crabrt.core.ids import RunId
 from crabrt.core.targets import TurnRef
 from crabrt.errors import NotFound, NotResumable
 from crabrt.journal import RunIndex, read_journal, run_dir
-from crabrt.operations.health import check_everything
+from crabrt.operations.checking import check_everything
 from crabrt.operations.restoring import restore_beside
 from crabrt.operations.targets import State
 from crabrt.store import Store

@@ -15,7 +15,7 @@ from crabrt.core.targets import Target, TurnRef
 from crabrt.journal import RunIndex, run_dir
 from crabrt.operations import naming
 from crabrt.operations.forking import fork_to
-from crabrt.operations.health import repair_everything
+from crabrt.operations.repairing import repair_everything
 from crabrt.operations.restoring import restore_state, undo_restore
 from crabrt.operations.retention import Policy, apply_plan, make_plan
 from crabrt.operations.roots import collect_garbage

@@ -26,11 +26,11 @@ from loop import life_of, prepare
 import crabrt
 from crabrt.core.targets import TurnRef
 from crabrt.journal import RunIndex
-from crabrt.operations.restoring import finish_killed
+from crabrt.journal.restores import RestoreLog
 from crabrt.store import Store
 from crabrt.testing import crash
 from crabrt.testing.oracle import digest
-from crabrt.workspace import RestoreLog, Workspace
+from crabrt.workspace import Workspace, recover
 
 HERE = Path(__file__).parent
 SEED, TURNS = 5, 12
@@ -258,7 +258,7 @@ def after_a_restore(scene, twin):
     interrupted = log.interrupted() is not None
     assert_clean(life)
     with Store.open(life.home) as store, store.writer() as writer:
-        finished = finish_killed(writer, workspace)
+        finished = recover(workspace, writer)
     assert (finished is not None) == interrupted
     between, wanted = (twin.digests[turn] for turn in deeds.RESTORED)
     if begun:
@@ -273,7 +273,7 @@ def after_an_undo(scene, twin):
     life = scene.life
     workspace = Workspace.open(life.workspace, life.home)
     with Store.open(life.home) as store, store.writer() as writer:
-        finish_killed(writer, workspace)
+        recover(workspace, writer)
     now, both = digest(life.workspace), {scene.edited, twin.digests[deeds.RESTORED[-1]]}
     assert now in both
     deeds.undo_once(life)

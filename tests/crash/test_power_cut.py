@@ -14,7 +14,7 @@ from crabrt.core.entries import Checkpoint
 from crabrt.core.ids import RunId
 from crabrt.errors import NotFound
 from crabrt.journal import RunIndex, read_journal, run_dir
-from crabrt.operations.health import check_everything
+from crabrt.operations.checking import check_everything
 from crabrt.store import Store
 from crabrt.testing import crash
 from crabrt.testing.oracle import digest
@@ -79,7 +79,8 @@ def test_what_is_durable_survives_a_power_cut(point, hit, tmp_path, monkeypatch)
     assert len(outage.disks) == DISKS, "the moment never came"
     twin = Diary(life).digests
     run = only_run(life.home)
-    for module in ("runtime.resuming", "journal.writing", "journal.updating", "operations.health"):
+    readers = ("runtime.inplace", "journal.writing", "journal.updating", "operations.checking")
+    for module in readers:
         monkeypatch.setattr(f"crabrt.{module}.boot_id", lambda: "after the power cut")
     for disk, drawn in outage.disks:
         after = replace(life, home=disk)

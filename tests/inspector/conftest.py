@@ -146,7 +146,7 @@ class Watched:
     nothing_in = staticmethod(nothing_in)
 
     def open(self, root=None, **how):
-        watch = open_watch(root or self.root, self.home, **how)
+        watch = open_watch(root or self.root, self.home / "observers", **how)
         self._watches.append(watch)
         return watch
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from crabrt.inspector import choose, observers
+from crabrt.inspector import choose, watch_observer
 from crabrt.inspector.early import PAUSE_MOST_S, PAUSE_S, EarlyWork, machine_is_busy
-from crabrt.inspector.observers import AutoObserver, ScanObserver, WatchObserver
+from crabrt.inspector.observers import AutoObserver, ScanObserver
 from crabrt.inspector.watch import Dirty, Holders
+from crabrt.inspector.watch_observer import WatchObserver
 from crabrt.store import Store
 from crabrt.testing import oracle
 from crabrt.testing.filesystems import file_system
@@ -79,11 +80,15 @@ class Place:
         self.early.settled()
         return look
 
-    def rounds(self):
-        """Rounds until nothing that was told waits."""
+    def settle(self):
+        """Wait until what was written is of the past."""
         now = time.time_ns()
         while tick_ns() <= now:
             os.sched_yield()
+
+    def rounds(self):
+        """Rounds until nothing that was told waits."""
+        self.settle()
         while self.early.round(never) is not None and self.early._reader.waiting:
             continue
         return len(self.early.reads._readings)
@@ -149,7 +154,7 @@ def test_nothing_is_peeked_before_the_first_look_or_after_distrust(place, watch)
 
 
 def test_what_is_peeked_at_is_bounded(place, watch, monkeypatch):
-    monkeypatch.setattr(observers, "_PEEKED_MOST", 10)
+    monkeypatch.setattr(watch_observer, "_PEEKED_MOST", 10)
     place.observe(WatchObserver(watch))
     watch.next = names(*map(str, range(11)))
     assert place.early.round(never) is not None
@@ -182,9 +187,7 @@ def test_it_rests_as_long_as_it_works_and_stops_when_somebody_needs_the_thread(p
     early = place.observe(WatchObserver(watch))
     for number in range(40):
         (place.root / f"{number}").write_bytes(os.urandom(1 << 20))
-    now = time.time_ns()
-    while tick_ns() <= now:
-        os.sched_yield()
+    place.settle()
     rests = []
 
     def pause(seconds):
@@ -196,6 +199,45 @@ def test_it_rests_as_long_as_it_works_and_stops_when_somebody_needs_the_thread(p
     assert max(rests) <= PAUSE_S
     assert 0 < len(early.reads._readings) < 40, "it was not broken off"
     assert place.early._reader.waiting
+
+
+def test_what_the_coming_wait_hides_is_left_to_it(place, watch):
+    early = place.observe(WatchObserver(watch))
+    early._coming_s = lambda: 0.101  # half of it counts: 50 files, or 3 MiB
+    for number in range(90):
+        (place.root / f"{number}").write_bytes(b"small")
+    place.settle()
+    watch.next = names(*map(str, range(40)))
+    early.round(never)
+    assert not early.reads._readings
+    watch.next = names(*map(str, range(90)))
+    for _ in range(3):
+        early.round(never)
+    assert len(early.reads._readings) == 40
+    (place.root / "big").write_bytes(os.urandom(8 << 20))
+    watch.next = names("big")
+    place.settle()
+    early.round(never)
+    assert len(early.reads._readings) == 91
+    early._coming_s = lambda: 0.0
+    assert place.capture().scan.candidates == 91
+    assert early.reads.used == 91
+
+
+def test_a_file_that_waits_and_changes_or_goes_is_read_as_it_is_or_not(place, watch):
+    early = place.observe(WatchObserver(watch))
+    early._coming_s = lambda: 60.0
+    for name in "ab":
+        (place.root / name).write_text("first")
+    watch.next = names("a", "b")
+    early.round(never)
+    (place.root / "a").write_text("second")
+    (place.root / "b").unlink()
+    early._coming_s = lambda: 0.0
+    watch.next = names("a", "b")
+    assert place.rounds() == 1
+    assert place.capture().scan.candidates == 1
+    assert early.reads.used == 1
 
 
 def test_a_busy_machine_is_left_alone(place, watch):
@@ -238,7 +280,7 @@ def test_what_was_stored_early_is_counted_once(place, watch):
 
 
 def real(place):
-    return choose("fanotify", place.workspace.path, place.home, mark=b"")
+    return choose("fanotify", place.workspace.path, place.home / "observers", mark=b"")
 
 
 WRITE = """
@@ -257,7 +299,7 @@ for i in range(20):
 def test_what_another_process_writes_is_read_while_it_lives(place, far):
     owner = None
     if far:
-        command = [sys.executable, WATCHING, place.root, place.home, "30"]
+        command = [sys.executable, WATCHING, place.root, place.home / "observers", "30"]
         owner = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert b"pid" in owner.stdout.readline()
     try:
@@ -319,7 +361,8 @@ def test_hostile_turns_beside_early_work_are_captured_exactly(kind):
                     assert same == (after == before), str(turn_did)
                     assert fresh_root(place) == place.tracker.root, str(turn_did)
                     before = after
-            assert place.early.reads.used > 20
+            # On tmpfs a file that was read may change without a trace: nothing is read early.
+            assert (place.early.reads.used > 20) == (kind != "tmpfs")
             assert watched > 20
         finally:
             place.close()

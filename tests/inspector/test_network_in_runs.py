@@ -14,6 +14,7 @@ import pytest
 
 import crabrt
 from crabrt.inspector.network import AutoNetwork, Spans, UnwatchedNetwork, probe_network
+from crabrt.inspector.network.held import held_by
 from crabrt.inspector.watch.errors import Reason
 from crabrt.journal import RunIndex
 from crabrt.runtime.reaching import Reaching
@@ -135,6 +136,26 @@ def test_a_push_that_may_come_later_stays_external(ws):
     assert "external: bash, git push: leaves the machine (guess)" in turn.evidence
 
 
+def test_a_call_that_sends_through_a_connection_of_before_stays_external(ws):
+    """A client that keeps its connection, as a module's session does: its calls connect once."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        kept: list[socket.socket] = []
+
+        @crabrt.tool
+        def upload(text: str) -> None:
+            if not kept:
+                kept.append(socket.create_connection(server.getsockname()))
+            kept[0].sendall(text.encode())
+
+        first, again, nothing = play(
+            ws, lambda: upload("once"), lambda: upload("twice"), lambda: upload("")
+        )
+        kept[0].close()
+    reason = "upload, its name, upload: leaves the machine (guess)"
+    assert told(first) == told(again) == (["external"], [f"external: {reason}"])
+    assert told(nothing) == (["none"], [f"{reason}, but nothing was sent"])
+
+
 def test_doctor_says_whether_connections_can_be_watched(ws):
     done = subprocess.run(
         [sys.executable, "-m", "crabrt", "doctor", ws, "--quick", "--json"],
@@ -151,6 +172,25 @@ def test_without_the_observer_a_guess_stays_a_guess(ws):
     (turn,) = play(ws, lambda: bash("git push nowhere-at-all"), network_observer="off")
     assert told(turn) == (["external"], ["external: bash, git push: leaves the machine (guess)"])
     assert turn.observer == "scan"
+    assert turn.unobserved == ("network not watched: it is off",)
+
+
+def test_that_nobody_watched_is_told_in_passing_and_is_no_warning(ws):
+    @crabrt.agent(workspace=ws, network_observer="off")
+    def loop() -> str:
+        think(1)
+        bash("true")
+        return crabrt.current_run().id
+
+    target = f"{loop()}@1"
+
+    def show(*options):
+        argv = [sys.executable, "-m", "crabrt", "show", target, *options]
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+    assert "observed    by scan; network not watched: it is off\n" in show()
+    assert "not seen" not in show()
+    assert json.loads(show("--json"))["data"]["unobserved"] == ["network not watched: it is off"]
 
 
 def test_what_the_model_call_connects_to_is_no_effect_of_the_turn(ws, monkeypatch):
@@ -266,6 +306,26 @@ def test_a_turn_is_certain_only_if_it_was_looked_at_closely_each_time(had):
     after = reaching.asked(ends_turn=True)
     assert after.interval.begin_ns == asked.interval.end_ns
     assert (after.sharpened, after.interval.local) == (0, False)
+
+
+def test_a_turn_asks_whether_what_was_open_before_its_calls_was_used():
+    class Engine:
+        models = Spans()
+        network = AutoNetwork(b"")
+
+    reaching = Reaching(Engine(), TurnMachine())
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        one = socket.create_connection(server.getsockname())
+        Engine.network.sharpen = lambda: True
+        Engine.network.held = lambda: held_by(os.getpid(), b"")
+        reaching.sharpen()
+        one.send(b"x")
+        reaching.sharpen()  # what the first call sent is not forgotten
+        assert reaching.asked(ends_turn=False).interval.reused
+        assert reaching.asked(ends_turn=True).interval.reused
+        reaching.sharpen()
+        assert not reaching.asked(ends_turn=True).interval.reused
+        one.close()
 
 
 def test_the_configuration_knows_it():

@@ -10,6 +10,11 @@ PUSH = CallFact("sh", guess=Guess(Likely.EXTERNAL, "git push: leaves the machine
 TESTS = CallFact("sh", guess=Guess(Likely.UNKNOWN, "pytest: runs code"))
 INSTALL = CallFact("sh", guess=Guess(Likely.FILES, "pip install: writes files"))
 PLAIN = CallFact("custom")
+READS = CallFact("sh", guess=Guess(Likely.NONE, "reads only: cat"))
+HARMLESS = CallFact("look_up", Prior.NONE)
+SERVES = CallFact("sh", guess=Guess(Likely.PROCESSES, "runs in the background: &"))
+LOCAL = CallFact("edit", Prior.FILES)
+CHARGE = CallFact("charge", Prior.EXTERNAL)
 QUIET = Network(watched=True, local=True)
 
 
@@ -66,8 +71,9 @@ def test_what_stays_connected_clears_no_guess():
     assert evidence[1:] == ["still connected to 203.0.113.9:443 (ssh)"]
 
 
-@pytest.mark.parametrize("call", [TESTS, PLAIN])
+@pytest.mark.parametrize("call", [TESTS, PLAIN, READS, HARMLESS])
 def test_a_call_that_nothing_is_known_of_is_external_if_it_reached_the_world(call):
+    """Nor is it known of one that is to do nothing: a prior never narrows what was seen."""
     assert verdict(reached(tcp()), call) == (
         True,
         ["external: connected to 203.0.113.9:443 (curl) (seen)"],
@@ -77,17 +83,23 @@ def test_a_call_that_nothing_is_known_of_is_external_if_it_reached_the_world(cal
 
 
 @pytest.mark.parametrize(
-    "call", [INSTALL, CallFact("t", Prior.NONE), CallFact("t", Prior.FILES), None]
+    "call", [INSTALL, SERVES, CallFact("t", Prior.FILES), CallFact("t", Prior.PROCESSES), None]
 )
 def test_a_download_is_no_effect_elsewhere(call):
     calls = () if call is None else (call,)
     assert verdict(reached(tcp()), *calls) == (False, ["connected to 203.0.113.9:443 (curl)"])
 
 
+@pytest.mark.parametrize("explained", [INSTALL, SERVES])
+def test_a_download_explains_the_connection_of_its_turn_unless_nothing_is_known(explained):
+    told = ["connected to 203.0.113.9:443 (curl)"]
+    assert verdict(reached(tcp()), READS, explained) == (False, told)
+    assert verdict(reached(tcp()), READS, explained, TESTS)[0]
+
+
 def test_a_declaration_stands_whatever_was_seen():
-    charge = CallFact("charge", Prior.EXTERNAL)
-    assert verdict(QUIET, charge) == (True, ["external: charge (declared)"])
-    assert verdict(QUIET, charge, PUSH)[0]
+    assert verdict(QUIET, CHARGE) == (True, ["external: charge (declared)"])
+    assert verdict(QUIET, CHARGE, PUSH)[0]
 
 
 def test_destinations_are_summarised_and_connections_are_told_first():
@@ -105,6 +117,24 @@ def test_what_was_lost_is_said():
     lost = Network(watched=True, lost="too many events for the kernel's buffer")
     found = classify((), Observation(network=lost))
     assert found.unobserved == ("network: too many events for the kernel's buffer",)
+
+
+@pytest.mark.parametrize(
+    ("calls", "told"),
+    [
+        ([PLAIN], True),
+        ([READS], True),
+        ([CHARGE], True),
+        ([LOCAL, PUSH], True),
+        ([LOCAL, HARMLESS, CallFact("serve", Prior.PROCESSES)], False),
+        ([], False),
+    ],
+    ids=str,
+)
+def test_that_nobody_watched_is_said_of_turns_where_it_matters(calls, told):
+    unwatched = classify(calls, Observation(network=Network(why_not="it takes root")))
+    assert unwatched.unobserved == (("network not watched: it takes root",) if told else ())
+    assert classify(calls, Observation(network=QUIET)).unobserved == ()
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ import time
 import pytest
 
 from crabrt.inspector import choose
-from crabrt.inspector.observers import AUDIT_EVERY_S, AutoObserver, WatchObserver
+from crabrt.inspector.observers import AutoObserver
 from crabrt.inspector.watch import Dirty, Held, Holders, Reason, Unwatchable
+from crabrt.inspector.watch_observer import AUDIT_EVERY_S, WatchObserver
 from crabrt.testing import oracle
 from crabrt.testing.filesystems import file_system
-from crabrt.testing.hostile import HostileRun
+from crabrt.testing.hostile import GROUNDWORK, OPERATIONS, HostileRun, NotApplicable
+from crabrt.testing.hostile.hand import Unsupported
 from crabrt.testing.memory import MemoryObjects
 from crabrt.workspace import Tracker, Workspace, read_tree
 from crabrt.workspace.stamps import tick_ns
@@ -30,6 +32,8 @@ class Told:
     def drain(self):
         now, self.next = self.next, Dirty()
         return now
+
+    peek = drain
 
     def holders(self):
         return self.held
@@ -162,6 +166,27 @@ def test_holders_that_cannot_be_seen_are_told(place, watch, observer):
     assert observer.look(place.tracker).unobserved == ("files held by 1 process unchecked",)
 
 
+def by(pid, *paths):
+    return Dirty(foreign={pid: frozenset(map(os.fsencode, paths))})
+
+
+def test_who_wrote_beside_the_run_is_told_until_it_is_settled(place, watch, observer):
+    watch.next = by(71, "a", "b")
+    observer.peek()  # whoever reads early does not take it away
+    watch.next = by(72, "a")
+    both = {b"a": frozenset({71, 72}), b"b": frozenset({71})}
+    assert observer.look(place.tracker).foreign == both
+    assert place.capture(observer).foreign == both
+    assert place.capture(observer).foreign == {}
+
+
+def test_who_wrote_beside_the_run_is_remembered_of_so_many_paths(place, watch, observer):
+    for turn in range(40):
+        watch.next = by(turn, *(f"{turn}.{name}" for name in range(16)))
+        observer.peek()
+    assert len(observer.look(place.tracker).foreign) == 256
+
+
 def never():
     return False
 
@@ -290,8 +315,8 @@ def test_a_watch_that_is_asked_for_and_cannot_be_had_is_refused():
     with file_system("overlay") as base:
         place = Place(base / "case")
         with pytest.raises(Unwatchable, match="overlay"):
-            choose("fanotify", place.workspace.path, place.home, mark=b"")
-        choose("auto", place.workspace.path, place.home, mark=b"").close()
+            choose("fanotify", place.workspace.path, place.home / "observers", mark=b"")
+        choose("auto", place.workspace.path, place.home / "observers", mark=b"").close()
 
 
 @pytest.mark.root
@@ -300,7 +325,7 @@ def test_a_watch_that_is_asked_for_and_cannot_be_had_is_refused():
 def test_every_hostile_turn_is_seen(kind, wanted):
     with file_system(kind) as base:
         place = Place(base / f"observed-{wanted}")
-        observer = choose(wanted, place.workspace.path, place.home, mark=b"")
+        observer = choose(wanted, place.workspace.path, place.home / "observers", mark=b"")
         watched = 0
         try:
             with HostileRun(5, place.root, outside=base / f"outside-{wanted}") as run:
@@ -316,3 +341,83 @@ def test_every_hostile_turn_is_seen(kind, wanted):
         finally:
             observer.close()
         assert (watched > TURNS / 2) == (wanted == "fanotify")
+
+
+TRIES = 300
+
+
+class Stage:
+    """A tree that is captured after each operation on it.
+
+    Attributes:
+        watched: how many looks took the word of a watch.
+    """
+
+    def __init__(self, base, wanted):
+        self._base, self._wanted, self._made = base, wanted, 0
+        self._run = self._observer = None
+        self.watched = 0
+        self._renew(but="")
+
+    def _renew(self, *, but):
+        """Another tree, with all that operations need, except what one of them makes itself."""
+        self.close()
+        self._made += 1
+        self._place = Place(self._base / f"{self._wanted}-{self._made}")
+        where = (self._place.workspace.path, self._place.home / "observers")
+        self._observer = choose(self._wanted, *where, mark=b"")
+        outside = self._place.root.parent / "outside"
+        self._run = HostileRun(self._made, self._place.root, outside=outside)
+        for name in GROUNDWORK:
+            assert name == but or self._do(name), name
+        self._place.capture(self._observer)
+
+    def step(self, name):
+        """Do it; whether the tree is another one by the oracle, and by the capture."""
+        before, root = oracle.digest(self._place.root), self._place.tracker.root
+        if not self._do(name):
+            self._renew(but=name)
+            before, root = oracle.digest(self._place.root), self._place.tracker.root
+            assert self._do(name), f"{name}: there is nothing to do it to"
+        after = oracle.digest(self._place.root)
+        self.watched += self._place.capture(self._observer).scan.watched
+        return after != before, self._place.tracker.root != root
+
+    def _do(self, name):
+        """Its choices are random, so an unlucky one is drawn again."""
+        for _ in range(TRIES):
+            try:
+                self._run.do(name)
+            except Unsupported:
+                raise
+            except NotApplicable:
+                continue
+            return True
+        return False
+
+    def close(self):
+        if self._run is not None:
+            self._run.close()
+            self._observer.close()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("wanted", ["scan", "fanotify"])
+def test_every_operation_is_captured_as_the_oracle_sees_it(wanted):
+    done, unsupported = set(), {}
+    with file_system("here") as base:
+        stage = Stage(base, wanted)
+        try:
+            for name in sorted(OPERATIONS):
+                try:
+                    by_oracle, by_capture = stage.step(name)
+                except Unsupported as error:
+                    unsupported[name] = str(error)
+                else:
+                    assert by_capture == by_oracle, name
+                    done.add(name)
+        finally:
+            stage.close()
+    assert done == set(OPERATIONS) - set(unsupported)
+    assert len(done) > len(OPERATIONS) * 0.8, unsupported
+    assert (stage.watched > len(done) / 2) == (wanted == "fanotify")

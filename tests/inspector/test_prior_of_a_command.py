@@ -60,7 +60,27 @@ npm ls
 kubectl get pods
 gh pr view 3
 aws s3 ls
+aws --region eu-west-1 ec2 describe-instances --filters x
+aws lambda get-function --function-name push-orders
+aws s3 help
+gcloud compute instances list
+gcloud --project p iam service-accounts keys list
+gcloud config get-value project
+az vm list -d
+az storage account show --name delete-me
+gsutil -m ls gs://b
+gsutil iam get gs://b
+gh -R a/b pr view 3
+gh --version
+kubectl --kubeconfig k get pods
+systemctl --user status apply
+npm --silent ls
+git submodule --quiet status
 make -n
+make -C sub -n
+unzip -l -d plots a.zip
+python3 -W ignore --version
+/usr/bin/ls
 command -v python
 diff <(ls a) <(ls b)
 unzip -l a.zip
@@ -101,6 +121,19 @@ npm ci
 apt-get install -y jq
 cargo build
 tar xzf a.tgz
+tar -cfout.tar src
+unzip -dout/plots a.zip
+sort -uo a a
+cp -at . /tmp/x
+cp --target-directory=. /tmp/x
+git stash push -m list
+git stash push list
+git remote add show https://example.org/r.git
+git worktree add list
+git config user.name get
+ruff --no-cache format check
+gh release download v1
+python -Im venv .venv
 gcc -c a.c
 ruff check .
 patch -p1 < a.diff
@@ -143,6 +176,35 @@ terraform apply
 gh pr create --fill
 gh api -X POST repos/a/b/issues
 aws s3 cp a s3://b
+aws lambda invoke --function-name get-orders out.json
+aws lambda --function-name get-orders invoke
+aws --unknown list s3 rm s3://b/a
+aws s3 cp get-pip.py s3://b/
+aws s3 rm s3://b/a --recursive
+aws configure set get-x y
+gcloud functions call get-orders
+gcloud compute instances delete list-1
+gcloud storage cp list-a gs://b
+gcloud compute ssh list
+az vm run-command invoke --command-id show
+az rest --method get
+gsutil cp list-a gs://b
+gsutil -h Cache-Control:x cp a gs://b
+gsutil acl set get gs://b
+gh --unknown view pr close
+kubectl --unknown get delete pod x
+kubectl --cluster get delete pod x
+npm --unknown view publish
+npm -w info publish
+curl https://localhost.run/a
+curl localhost.example.org
+curl http://127.0.0.1.nip.io
+curl http://0.0.0.0.example.org/
+curl http://localhost@example.org/
+curl http://localhost:80@example.org/
+curl http://example.org/@localhost
+curl http://example.org/http://localhost
+curl localhost https://example.org
 psql -c 'delete from t'
 sudo ssh host
 xargs -n1 curl < urls
@@ -193,6 +255,17 @@ git submodule foreach rm a
 git rebase -x make main
 curl http://localhost:8000
 curl 127.0.0.1:80/x
+curl http://LOCALHOST:8000/@x
+curl http://user:word@127.1/?q=a@b
+curl 'http://[::1]:8000/x'
+wget -qO- 0.0.0.0:8000
+python load.py --version
+python load.py -h db.example.org
+python load.py -m json.tool
+make -Iinclude
+make -Csrc/unit
+git submodule --quiet foreach ls
+/opt/a/bin/../../../home/me/bin/ls
 rm a; make
 cat a | bash
 ls ((

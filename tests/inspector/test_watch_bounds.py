@@ -6,7 +6,9 @@ import subprocess
 
 import pytest
 
-from crabrt.inspector.watch import feed, hub
+import crabrt
+from crabrt.inspector import observers
+from crabrt.inspector.watch import feed, hub, open_watch
 from crabrt.inspector.watch.events import Malformed, Queue, parse
 from crabrt.inspector.watch.feed import Feed
 from crabrt.inspector.watch.hub import Hub
@@ -18,6 +20,7 @@ from crabrt.inspector.watch.kernel import (
     new_group,
 )
 from crabrt.inspector.watch.kin import Kin
+from crabrt.journal import RunIndex
 from crabrt.testing.filesystems import file_system
 
 
@@ -40,6 +43,53 @@ def test_a_full_queue_is_unknown_once(watched):
         assert one.drain(fed).places == {b"": frozenset({b"after"})}
         os.close(group)
         os.close(top)
+
+
+@pytest.mark.root
+def test_a_run_whose_queue_overflows_looks_at_everything(ws, monkeypatch):
+    with open("/proc/sys/fs/fanotify/max_queued_events") as file:
+        most = int(file.read())
+    (ws.parent / "beside").mkdir()
+    watches = []
+
+    def bounded(*where, **how):
+        watches.append(open_watch(*where, unlimited=False, **how))
+        return watches[-1]
+
+    monkeypatch.setattr(observers, "open_watch", bounded)
+
+    @crabrt.model
+    def think(turn: int) -> int:
+        return turn
+
+    @crabrt.tool
+    def flood() -> None:
+        with watches[0]._source.owner.hub.lock:  # nobody empties the queue meanwhile
+            for number in range(most + 10):
+                os.mknod(ws.parent / "beside" / f"{number}")
+            (ws / "late").write_text("its event found no room")
+
+    @crabrt.tool
+    def write() -> None:
+        (ws / "later").write_text("told")
+
+    @crabrt.agent(workspace=ws, observer="fanotify")
+    def loop() -> str:
+        for turn, tool in enumerate((flood, write)):
+            think(turn)
+            tool()
+        return crabrt.current_run().id
+
+    run = loop()
+    with RunIndex.open(ws.parent / "home") as index:
+        index.refresh()
+        flooded, told = index.turns(run)[1:]
+    # What others remove in the file system meanwhile is not told either, and may be named first.
+    reasons = ("the kernel's queue overflowed", "a directory was removed in a way that was not")
+    assert flooded.observer.startswith(tuple(f"scan ({reason}" for reason in reasons))
+    assert flooded.evidence == ("files: late new",)
+    assert told.observer.startswith("fanotify")
+    assert told.evidence == ("files: later new",)
 
 
 @pytest.mark.root

@@ -7,9 +7,11 @@ import os
 import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from crabrt.inspector.watch import grips
 from crabrt.workspace import mappings, procfs
 
 pytestmark = pytest.mark.root
@@ -118,6 +120,18 @@ def test_a_mapping_of_this_process_is_held(here):
         assert files(here) == {b"a": True}
 
 
+def test_a_thread_that_is_not_the_first_sees_what_its_process_holds(here):
+    with (
+        open(here.root / "a", "r+b") as file,
+        mmap.mmap(file.fileno(), 0) as mapping,
+        open(here.root / "b", "r+b"),
+        ThreadPoolExecutor(max_workers=1) as threads,
+    ):
+        file.close()
+        mapping[:1] = b"x"
+        assert threads.submit(files, here).result() == {b"a": True, b"b": False}
+
+
 def test_a_mapping_is_held_that_can_be_written_no_more(here):
     keeper = Keeper(here.root / "a", HIDE)
     try:
@@ -138,6 +152,22 @@ def test_what_is_held_by_threads_whose_first_has_ended_is_found(here):
         assert files(here) == {b"a": True}
     finally:
         keeper.kill()
+
+
+def test_a_process_that_has_ended_and_nobody_waits_for_is_asked_once(here, monkeypatch):
+    ended = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    asked = []
+    monkeypatch.setattr(grips, "status", lambda pid: asked.append(pid) or procfs.status(pid))
+    looking = grips.Grips(os.stat(here.root).st_dev)
+    try:
+        looking.look()
+        assert ended.pid in asked
+        asked.clear()
+        looking.look()
+        assert ended.pid not in asked
+    finally:
+        ended.wait()
 
 
 def test_shared_mappings_are_the_same_by_query_and_by_text(here, monkeypatch):
@@ -218,7 +248,19 @@ def test_what_linux_aio_writes_is_no_event_until_the_file_is_closed(here):
     assert here.watch.drain().places == {b"": frozenset({b"a"})}
 
 
-def test_a_file_behind_a_loop_device_is_held(here):
+@pytest.mark.parametrize("table", ["told", "empty", "unreadable"])
+def test_a_file_behind_a_loop_device_is_held(here, table, monkeypatch):
+    asked = []
+
+    def told(path):
+        if path != b"/proc/partitions" or table == "told":
+            return procfs.read(path)
+        asked.append(path)
+        if table == "empty":
+            return b""
+        raise PermissionError(errno.EACCES, "masked")
+
+    monkeypatch.setattr(grips, "read", told)
     with open(here.root / "image", "wb") as file:
         file.truncate(1 << 20)
     done = subprocess.run(
@@ -230,5 +272,6 @@ def test_a_file_behind_a_loop_device_is_held(here):
     device = done.stdout.strip()
     try:
         assert files(here) == {b"image": False}
+        assert bool(asked) == (table != "told")
     finally:
         subprocess.run(["losetup", "--detach", device], check=True)

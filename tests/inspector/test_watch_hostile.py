@@ -2,27 +2,13 @@
 
 import pytest
 
-from crabrt.testing.hostile import OPERATIONS, HostileRun, NotApplicable
+from crabrt.testing.hostile import GROUNDWORK, OPERATIONS, HostileRun, NotApplicable
 from crabrt.testing.hostile.hand import Unsupported
 
 pytestmark = pytest.mark.root
 
 TRIES = 300
 TURNS = 60
-PREPARE = (
-    "make a directory of many files",
-    "make a file",
-    "make a sparse file",
-    "make a symlink",
-    "make a fifo",
-    "link a file",
-    "make a tree deeper than PATH_MAX",
-    "a process starts and maps a file",
-    "a process starts and opens a file",
-    "set an extended attribute",
-    "give a file an ACL",
-)
-
 STORES = {
     "a store through a kept mapping",
     "a store through a kept mapping, and back",
@@ -66,7 +52,7 @@ class Stage:
         self.close()
         self.place = self._make()
         self._run = HostileRun(1, self.place.root, outside=self.place.outside)
-        for name in PREPARE:
+        for name in GROUNDWORK:
             do(self._run, name)
         self.watch = self.place.open()
 

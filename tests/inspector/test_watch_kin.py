@@ -6,7 +6,11 @@ import sys
 
 import pytest
 
+from crabrt.core.trees import Entry, Kind
+from crabrt.inspector import Observation, classify
 from crabrt.inspector.watch.kin import Kin
+from crabrt.journal import RunIndex
+from crabrt.workspace import Change
 
 WRITE = "import sys; open(sys.argv[1], 'w').write('x'); print(flush=True); sys.stdin.read()"
 
@@ -50,6 +54,15 @@ def test_a_process_that_left_its_family_is_known_by_its_mark():
     finish(process)
 
 
+def test_a_process_may_be_marked_by_several_runs():
+    process = child("import sys; print(flush=True); sys.stdin.read()", env={"CRAB_RUN": "r1,r2"})
+    process.stdout.readline()
+    marks = ("CRAB_RUN=r1", "CRAB_RUN=r2", "CRAB_RUN=r", "CRAB_RUN=r1,r2", "RUN=r1")
+    owned = [Kin(1_000_000_000, mark.encode()).owns(process.pid) for mark in marks]
+    assert owned == [True, True, False, False, False]
+    finish(process)
+
+
 @pytest.mark.root
 def test_writers_outside_the_run_are_named(watched):
     """Seen from a run that is somebody else, this process and its children are foreign."""
@@ -60,6 +73,81 @@ def test_writers_outside_the_run_are_named(watched):
     process.stdout.readline()
     assert watch.drain().foreign == {process.pid: frozenset({b"theirs"})}
     finish(process)
+
+
+BESIDE = """
+import sys
+go, done, path = sys.argv[1:]
+open(go).read()
+open(path, "w").write("theirs")
+open(done, "w").close()
+sys.stdin.read()
+"""
+
+LOOP = """
+import sys
+import crabrt
+
+go, done, ws = sys.argv[1:]
+
+@crabrt.model
+def think() -> int:
+    return 1
+
+@crabrt.tool
+def work() -> None:
+    open(f"{ws}/mine", "w").write("mine")
+    open(go, "w").close()
+    open(done).read()
+
+@crabrt.agent(workspace=ws, observer="fanotify")
+def loop() -> str:
+    think()
+    work()
+    return crabrt.current_run().id
+
+print(loop())
+"""
+
+
+@pytest.mark.root
+def test_writers_outside_the_run_are_in_the_evidence_of_its_turn(ws, tmp_path):
+    go, done = tmp_path / "go", tmp_path / "done"
+    os.mkfifo(go)
+    os.mkfifo(done)
+    beside = child(BESIDE, go, done, ws / "theirs")
+    argv = [sys.executable, "-c", LOOP, go, done, ws]
+    run = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+    with RunIndex.open(tmp_path / "home") as index:
+        index.refresh()
+        (turn,) = index.turns(run)[1:]
+    finish(beside)
+    assert turn.observer.startswith("fanotify")
+    assert (turn.verdict, turn.files_added) == (("files",), 2)
+    assert turn.evidence == (
+        "files: mine new, theirs new",
+        f"theirs: may be written by process {beside.pid}, which is not the run's",
+    )
+
+
+@pytest.mark.parametrize(
+    ("foreign", "line"),
+    [
+        ({b"a": {7}}, "a: may be written by process 7, which is not the run's"),
+        ({b"b": {9, 8}}, "b: may be written by processes 8, 9, which are not the run's"),
+        ({b"a": {7}, b"b": {8}}, "a, b: may be written by processes 7, 8, which are not the run's"),
+        ({b"other": {7}}, None),
+        ({}, None),
+    ],
+)
+def test_only_what_changed_is_said_to_be_written_by_others(foreign, line):
+    made = [Entry(name, Kind.FILE, 0o644, 0, 0) for name in (b"a", b"b")]
+    changes = tuple(Change(one.name, ("added",), None, one) for one in made)
+    pids = {path: frozenset(who) for path, who in foreign.items()}
+    found = classify((), Observation(changes, foreign=pids))
+    plain = classify((), Observation(changes))
+    assert found.evidence == (*plain.evidence, *([] if line is None else [line]))
+    assert (found.effects, found.sample) == (plain.effects, plain.sample)
 
 
 @pytest.mark.root

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -31,7 +30,7 @@ def test_without_root_it_is_refused(watched):
     for above in watched.base.parents[:-2]:
         above.chmod(0o755)
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, watched.root, watched.home],
+        [sys.executable, "-c", PROGRAM, watched.root, watched.home / "observers"],
         capture_output=True,
         text=True,
         check=True,
@@ -101,6 +100,17 @@ def test_a_meeting_place_that_others_may_enter_is_refused(watched):
 
 
 @pytest.mark.root
+def test_where_there_is_no_place_to_meet_the_watch_is_its_own(watched):
+    (watched.home / "file").write_bytes(b"")
+    before = len(os.listdir("/proc/self/fd"))
+    watch = open_watch(watched.root, watched.home / "file" / "observers")
+    (watched.root / "a").write_bytes(b"a")
+    assert watch.drain().places == {b"": frozenset({b"a"})}
+    watch.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.root
 def test_a_refused_watch_leaves_nothing_open(watched, monkeypatch):
     def refuse(**_):
         raise OSError(24, "too many")
@@ -131,6 +141,6 @@ def test_a_closed_watch_leaves_nothing_open(watched):
 def test_a_long_store_path_has_room_for_the_socket(watched):
     home = watched.base / ("h" * 200)
     home.mkdir()
-    watch = open_watch(watched.root, Path(home))
+    watch = open_watch(watched.root, home / "observers")
     assert watch.drain().unknown is None
     watch.close()

@@ -63,7 +63,7 @@ def start(watched):
     started = []
 
     def one(root=None, patience_s=30):
-        made = Process(root or watched.root, watched.home, patience_s)
+        made = Process(root or watched.root, watched.home / "observers", patience_s)
         started.append(made)
         return made
 

@@ -32,7 +32,7 @@ from crabrt.core.entries import (
     TurnOpened,
 )
 from crabrt.core.ids import ObjectKind
-from crabrt.core.verdicts import Prior, Protection
+from crabrt.core.verdicts import Guess, Likely, Prior, Protection
 from crabrt.errors import DamagedJournal, NotFound, UsageError
 from crabrt.journal import (
     Journal,
@@ -103,19 +103,22 @@ def test_a_call_that_ran_again_is_one_call_and_its_last_result_counts(run):
 def test_superseded_calls_and_the_turns_they_made_go_but_external_ones_stay(run):
     run.open()
     run.start()
-    first, charge, later = (CallId("0", name, 0) for name in ("sh", "charge", "late"))
+    first, charge, push, later = (CallId("0", name, 0) for name in ("sh", "pay", "push", "late"))
     run.journal.append(TurnOpened(1, 0), turn=1)
     at = run.journal.append(Intent(first, b"", NOTHING), turn=1)
     run.journal.append(Result(first, 1.0, NOTHING), turn=1)
     run.journal.append(TurnOpened(2, 1), turn=2)
     run.journal.append(Intent(charge, b"", NOTHING, Prior.EXTERNAL), turn=2)
     run.journal.append(Result(charge, 1.0, NOTHING), turn=2)
-    run.journal.append(Intent(later, b"", NOTHING), turn=2)
+    taken_for = Guess(Likely.EXTERNAL, "git push: leaves the machine")
+    run.journal.append(Intent(push, b"", NOTHING, guess=taken_for), turn=2)
+    run.journal.append(Result(push, 1.0, NOTHING), turn=2)
+    run.journal.append(Intent(later, b"", NOTHING, guess=Guess(Likely.FILES)), turn=2)
     run.journal.append(TurnOpened(3, 2), turn=3)
     run.journal.append(Superseded(at), turn=1)
     history = _fold(run)
     assert [t.call for t in history.turn(1).tools] == [first]
-    assert [t.call for t in history.turn(2).tools] == [charge]
+    assert [t.call for t in history.turn(2).tools] == [charge, push]
     assert history.turn(3) is None
     assert history.run.turn == 2
 

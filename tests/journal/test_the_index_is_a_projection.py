@@ -10,11 +10,23 @@ import subprocess
 import sys
 import threading
 
+import msgspec
 import pytest
 
-from crabrt.core.entries import Ended, Labelled, Noted, Pinned, Resumed, TurnOpened
+from crabrt.core.entries import (
+    CallId,
+    Ended,
+    Intent,
+    Labelled,
+    Noted,
+    Observed,
+    Payload,
+    Pinned,
+    Resumed,
+    TurnOpened,
+)
 from crabrt.core.targets import TurnRef, parse_turn
-from crabrt.core.verdicts import Protection
+from crabrt.core.verdicts import Effect, Guess, Likely, Protection, Verdict
 from crabrt.errors import Ambiguous, CrabError, DamagedJournal, NotFound, UsageError
 from crabrt.journal import (
     RunIndex,
@@ -23,6 +35,7 @@ from crabrt.journal import (
     pin_turn,
     read_journal,
     read_marks,
+    rows,
     thin_turns,
     unlabel,
 )
@@ -111,6 +124,49 @@ def test_a_newer_or_older_schema_is_replaced(make_run):
     connection.execute("PRAGMA user_version=77")
     connection.close()
     assert _answers(home) == before
+
+
+def test_turns_that_acted_outside_are_found_by_verdict_or_by_guess(make_run):
+    run = _outside(make_run)
+    with RunIndex.open(run.home) as index:
+        index.refresh()
+        assert _outside_turns(index) == [2, 3]
+        index.rebuild()
+        assert _outside_turns(index) == [2, 3]
+
+
+def test_an_index_that_knew_declared_calls_only_is_replaced(make_run):
+    run = _outside(make_run)
+    with RunIndex.open(run.home) as index:
+        index.refresh()
+    connection = sqlite3.connect(run.home / "runs.sqlite", isolation_level=None)
+    stored = rows.load_run(connection, run.id)
+    connection.execute("UPDATE turns SET external = 0")
+    rows.save_run(connection, run.id, msgspec.structs.replace(stored, external=0))
+    connection.execute("PRAGMA user_version = 4")
+    connection.close()
+    with RunIndex.open(run.home) as index:
+        index.refresh()
+        assert _outside_turns(index) == [2, 3]
+
+
+def _outside(make_run):
+    """Turn 2 has a call that was taken for external; turn 3 was seen to reach the world."""
+    run = make_run("fixer-1")
+    run.open()
+    run.start()
+    for turn in range(1, 5):
+        run.turn(turn)
+    push = Guess(Likely.EXTERNAL, "git push: leaves the machine")
+    call = CallId("0", "push", 0)
+    run.journal.append(Intent(call, b"d", Payload(b"x"), guess=push), turn=2)
+    seen = Verdict((Effect.EXTERNAL,), ("external: connected to 203.0.113.9:443 (seen)",))
+    run.journal.append(Observed(3, seen), turn=3)
+    return run
+
+
+def _outside_turns(index):
+    return [turn.turn for turn in index.external_turns("fixer-1")]
 
 
 def test_one_damaged_run_does_not_keep_the_others_from_being_listed(make_run):

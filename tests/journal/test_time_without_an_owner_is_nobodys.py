@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from crabrt.cli.turn_lines import with_durations
 from crabrt.core.clock import Moment
 from crabrt.core.entries import Forked, Lineage, Noted, Resumed, TurnOpened
 from crabrt.journal import RunIndex, RunView, fold, fork_journal, read_journal
+from crabrt.timeline.rows import rows_of
 
 SECOND = 10**9
 
@@ -36,7 +36,7 @@ def durations(run):
     with RunIndex.open(run.home) as index:
         index.refresh()
         row = index.run(run.id)
-        return [took for _, took in with_durations(row.view, index.turns(run.id))]
+        return [one.took_ms for one in rows_of(row.view, index.turns(run.id), live=False)]
 
 
 def killed(run):

@@ -74,8 +74,21 @@ class RunBuilder:
         """One message of the conversation."""
         self.messages.append({"role": role, "content": content})
 
-    def turn(self, change=None, *, tool="sh", argument="make", result="ok", prior=Prior.AUTO):
-        """A model call and a tool call that does `change`; the number of the turn."""
+    def turn(
+        self,
+        change=None,
+        *,
+        tool="sh",
+        argument="make",
+        result="ok",
+        prior=Prior.AUTO,
+        guess=None,
+        evidence=(),
+    ):
+        """A model call and a tool call that does `change`; the number of the turn.
+
+        With `evidence`, the verdict says that it acted outside.
+        """
         self.turns += 1
         number = self.turns
         self.journal.append(TurnOpened(number, number - 1), turn=number)
@@ -92,15 +105,16 @@ class RunBuilder:
         call = CallId("0", tool, number - 1)
         external = External(target="bank") if prior is Prior.EXTERNAL else None
         arguments = Payload(encode([[argument], {}]))
-        self.journal.append(Intent(call, object_id(b"a"), arguments, prior, external), turn=number)
+        intent = Intent(call, object_id(b"a"), arguments, prior, external, guess)
+        self.journal.append(intent, turn=number)
         if change is not None:
             change()
         self.journal.append(Result(call, 3.0, Payload(encode(result))), turn=number)
-        self.checkpoint(number)
+        self.checkpoint(number, evidence)
         return number
 
-    def checkpoint(self, number):
-        """Scan, capture, commit, as the engine does."""
+    def checkpoint(self, number, outside=()):
+        """Scan, capture, commit, as the engine does; `outside` is what was seen of the world."""
         before = self.writer.bytes_stored
         snapshot = self.tracker.capture(self.tracker.scan(), self.writer)
         self.writer.sync()
@@ -108,7 +122,9 @@ class RunBuilder:
         same = snapshot.root == self.root
         effects = () if same or number == 0 else (Effect.FILES,)
         added = sum(change.before is None for change in snapshot.changes)
-        verdict = Verdict(effects, ("as staged",), files_added=added)
+        if outside:
+            effects = (*effects, Effect.EXTERNAL)
+        verdict = Verdict(effects, ("as staged", *outside), files_added=added)
         if number:
             self.journal.append(Observed(number, verdict), turn=number)
         self.journal.append(

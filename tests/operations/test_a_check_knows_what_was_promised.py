@@ -7,7 +7,7 @@ import pytest
 from crabrt.core.content import Content
 from crabrt.core.entries import CallId, Captured, Checkpoint, Ended, Payload, Request
 from crabrt.core.ids import ObjectId, object_id
-from crabrt.operations.health import check_everything
+from crabrt.operations.checking import check_everything
 from crabrt.store import Store
 
 LOST = ObjectId(object_id(b"it was in a pack that nobody had synced"))
@@ -41,7 +41,7 @@ def power_cut(monkeypatch):
     """The machine is started again."""
 
     def cut():
-        for module in ("journal.writing", "operations.health"):
+        for module in ("journal.writing", "operations.checking"):
             monkeypatch.setattr(f"crabrt.{module}.boot_id", lambda: "the next boot")
 
     return cut
@@ -116,7 +116,7 @@ def test_a_checkpoint_of_the_next_boot_does_not_vouch_for_what_the_power_cut_too
     power_cut()
     monkeypatch.setattr(run.journal, "_boot", "the next boot")
     run.checkpoint(run.turns)
-    monkeypatch.setattr("crabrt.operations.health.boot_id", lambda: "the boot after that")
+    monkeypatch.setattr("crabrt.operations.checking.boot_id", lambda: "the boot after that")
     health = checked(run)
     assert health.troubles == ()
     assert [one.where for one in health.not_durable] == [LOST.hex()]

@@ -10,11 +10,15 @@ from crabrt.operations.excludes import survey
 from crabrt.operations.fact import Standing
 from crabrt.operations.facts import examine
 from crabrt.operations.facts_observers import observer_fact
+from crabrt.process.criu import Lack, NoCriu
+from crabrt.testing.filesystems import file_system
+
+NO_CRIU = NoCriu(Lack.MISSING, "CRIU is not installed", "install it")
 
 
 def test_every_fact_is_probed_and_says_what_it_means(tmp_path):
     home = tmp_path / "store"
-    machine = examine(Config(home), tmp_path, store_bytes=0, criu_program=None)
+    machine = examine(Config(home), tmp_path, store_bytes=0, criu=NO_CRIU)
     names = {fact.name for fact in machine.facts}
     assert names >= {
         "kernel", "privileges", "workspace", "store", "store-writable", "store-space", "clock",
@@ -35,7 +39,7 @@ def test_probes_leave_nothing_behind(tmp_path):
 
 def test_a_store_that_cannot_be_opened_is_bad(tmp_path):
     (tmp_path / "format.json").write_text('{"version": 99}')
-    machine = examine(Config(tmp_path), tmp_path, store_bytes=0, criu_program=None)
+    machine = examine(Config(tmp_path), tmp_path, store_bytes=0, criu=NO_CRIU)
     fact = next(fact for fact in machine.facts if fact.name == "store-format")
     assert fact.standing is Standing.BAD
     assert "format 99" in fact.seen
@@ -47,25 +51,24 @@ def test_settings_that_are_not_the_default_are_told(tmp_path):
         (Config(tmp_path), "all as by default"),
         (Config(tmp_path, strict=True, exclude=("a/",)), "strict=True, exclude=('a/',)"),
     ):
-        machine = examine(config, tmp_path, store_bytes=0, criu_program=None)
+        machine = examine(config, tmp_path, store_bytes=0, criu=NO_CRIU)
         fact = next(fact for fact in machine.facts if fact.name == "settings")
         assert fact.seen == told
 
 
 def test_a_store_on_a_read_only_place_is_bad(tmp_path):
-    machine = examine(Config(Path("/proc/store")), tmp_path, store_bytes=0, criu_program=None)
+    machine = examine(Config(Path("/proc/store")), tmp_path, store_bytes=0, criu=NO_CRIU)
     fact = next(fact for fact in machine.facts if fact.name == "store-writable")
     assert fact.standing is Standing.BAD
     assert fact.hint
 
 
-def test_a_broken_criu_is_reported_by_what_it_says(tmp_path):
-    program = tmp_path / "criu"
-    program.write_text("#!/bin/sh\necho 'Looks bad' >&2\nexit 1\n")
-    program.chmod(0o755)
-    probe = probes.criu(str(program))
-    assert not probe.works
-    assert "Looks bad" in probe.seen
+def test_a_criu_that_fails_is_reported_by_what_it_says(tmp_path):
+    criu = NoCriu(Lack.BROKEN, "it says: Looks bad", "get another")
+    machine = examine(Config(tmp_path), tmp_path, store_bytes=0, criu=criu)
+    fact = next(fact for fact in machine.facts if fact.name == "criu")
+    assert (fact.standing, fact.seen) == (Standing.LIMITED, "it says: Looks bad")
+    assert fact.hint == "get another"
 
 
 def test_the_file_system_of_a_mount_is_that_mounts(tmp_path):
@@ -117,10 +120,19 @@ def test_the_observer_that_a_run_would_have_is_told_and_why(tmp_path):
 
 @pytest.mark.parametrize(("place", "kind"), [("/proc", "proc"), ("/sys", "sysfs")])
 def test_a_workspace_of_the_kernels_own_is_bad(tmp_path, place, kind):
-    machine = examine(Config(tmp_path), Path(place), store_bytes=0, criu_program=None)
+    machine = examine(Config(tmp_path), Path(place), store_bytes=0, criu=NO_CRIU)
     facts = {fact.name: fact for fact in machine.facts}
     assert facts["workspace"].standing is Standing.BAD
     assert facts["workspace"].seen == f"{kind} at {place}"
     assert "no stored files" in facts["workspace"].meaning
     assert facts["workspace"].hint
     assert facts["store"].standing is not Standing.BAD
+
+
+@pytest.mark.root
+def test_a_workspace_in_memory_is_limited_as_stores_leave_no_trace_there(tmp_path):
+    with file_system("tmpfs") as place:
+        machine = examine(Config(tmp_path), place, store_bytes=0, criu=NO_CRIU)
+    fact = next(fact for fact in machine.facts if fact.name == "workspace")
+    assert fact.standing is Standing.LIMITED
+    assert "reads every file" in fact.meaning

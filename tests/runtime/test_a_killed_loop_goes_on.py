@@ -15,6 +15,7 @@ import pytest
 
 import crabrt
 from crabrt.core.entries import Forked, Intent, Noted, Resumed, Superseded
+from crabrt.core.failpoints import ALL
 
 
 @crabrt.model
@@ -171,7 +172,7 @@ def test_after_a_reboot_the_disk_is_not_trusted_to_be_the_state(
     world.die_at = "asked-2"
     killed(lambda: world.agent()("t"))
     world.die_at = None
-    monkeypatch.setattr("crabrt.runtime.resuming.boot_id", lambda: "another boot")
+    monkeypatch.setattr("crabrt.runtime.inplace.boot_id", lambda: "another boot")
     world.agent().resume("last")
     assert [r.mode for r in store.bodies(Resumed)] == ["restored"]
 
@@ -572,33 +573,83 @@ def test_calls_of_a_thread_pool_replay_whichever_thread_takes_them(
 def test_a_cancelled_call_replays_as_cancelled(ws: Path, killed, die) -> None:
     def agent(deadly: bool, ran: list):
         @crabrt.tool
-        async def slow() -> None:
-            ran.append(1)
-            await asyncio.Event().wait()
-
-        @crabrt.tool
         def act() -> None:
             if deadly:
                 die()
 
         @crabrt.agent(workspace=ws, name="canceller")
         async def run() -> str:
-            try:
-                await asyncio.wait_for(slow(), 0.05)
-            except TimeoutError:
-                outcome = "timed out"
-            except asyncio.CancelledError:
-                outcome = "cancelled"
+            begun = asyncio.Event()
+
+            @crabrt.tool
+            async def slow() -> None:
+                ran.append(1)
+                begun.set()
+                await asyncio.Event().wait()
+
+            call, acts = asyncio.create_task(slow()), asyncio.create_task(begun.wait())
+            # it acts, or is answered
+            await asyncio.wait({call, acts}, return_when=asyncio.FIRST_COMPLETED)
+            call.cancel()
+            acts.cancel()
+            await asyncio.wait({call, acts})
             think([])
             act()
-            return outcome
+            return "cancelled" if call.cancelled() else "done"
 
         return run
 
     killed(lambda: asyncio.run(agent(deadly=True, ran=[])()))
     ran: list = []
-    assert asyncio.run(agent(deadly=False, ran=ran).resume("last")) in {"timed out", "cancelled"}
+    assert asyncio.run(agent(deadly=False, ran=ran).resume("last")) == "cancelled"
     assert ran == []
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_a_call_that_is_cancelled_at_its_gate_replays_as_cancelled(
+    ws: Path, store, killed, die, monkeypatch, external
+) -> None:
+    """It never acted, and a resume does not make it: what came after it rests on that."""
+    ran, go_on, held = ws.parent / "ran", threading.Event(), threading.Event()
+
+    def block() -> None:
+        held.set()
+        assert go_on.wait(30)
+
+    def agent(deadly: bool):
+        @crabrt.tool
+        def act() -> None:
+            if deadly:
+                die()
+
+        @crabrt.tool(effect="external" if external else "auto")
+        async def slow() -> None:
+            ran.touch()
+
+        @crabrt.agent(workspace=ws, name="canceller")
+        async def run() -> str:
+            call = asyncio.create_task(slow())
+            if deadly:
+                await asyncio.to_thread(held.wait, 30)
+                call.cancel()
+            await asyncio.wait({call})
+            go_on.set()
+            for turn in range(2):
+                think([{"role": "user", "content": str(turn)}])
+                act() if turn else None
+            return "cancelled" if call.cancelled() else "done"
+
+        return run
+
+    def first() -> None:
+        monkeypatch.setattr(ALL["checkpoint.scanned"], "action", block)
+        asyncio.run(agent(deadly=True)())
+
+    killed(first)
+    assert not ran.exists()
+    assert asyncio.run(agent(deadly=False).resume("last")) == "cancelled"
+    assert not ran.exists()
+    assert {tool.name for turn in store.turns() for tool in turn.tools} == {"slow", "act"}
 
 
 def test_recorded_values_and_rollbacks_replay(ws: Path, killed, die, store) -> None:

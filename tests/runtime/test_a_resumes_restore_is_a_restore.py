@@ -118,7 +118,7 @@ def test_work_of_a_person_that_a_resume_overwrites_is_noted_and_told_once(
     killed(run)
     died.append(True)
     (ws / "f0").write_text("mine")
-    monkeypatch.setattr("crabrt.runtime.resuming.boot_id", lambda: "another boot")
+    monkeypatch.setattr("crabrt.runtime.inplace.boot_id", lambda: "another boot")
     with pytest.warns(crabrt.RestoreWarning, match="f0: changed by somebody else") as caught:
         run.resume("last")
     assert len(caught) == 1

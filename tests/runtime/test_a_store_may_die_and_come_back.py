@@ -14,7 +14,7 @@ import crabrt
 from crabrt.core.entries import Ended, Exposed
 from crabrt.core.failpoints import ALL
 from crabrt.journal import Journal, RunIndex
-from crabrt.operations.health import check_everything
+from crabrt.operations.checking import check_everything
 from crabrt.operations.naming import remove_run
 from crabrt.operations.roots import collect_garbage
 from crabrt.runtime import checkpoints

@@ -297,3 +297,106 @@ async def test_agents_side_by_side_say_that_a_change_may_be_the_others(ws: Path,
         evidence = [line for turn in store.turns(runs[name]) for line in turn.evidence]
         assert evidence
         assert not [line for line in evidence if "doing" in line]
+
+
+async def _beside(ws: Path, die_at: str | None, die, log: Path) -> str:
+    """A child run ends while another tool of its caller runs on: no point is made behind it."""
+    ended = asyncio.Event()
+
+    def did(name: str) -> None:
+        with log.open("a") as file:
+            file.write(f"{name} ")
+        if name == die_at:
+            die()
+
+    @crabrt.tool
+    async def slow() -> None:
+        await ended.wait()
+
+    @crabrt.tool
+    async def write(name: str) -> None:
+        (ws / name).write_text(name)
+        did(name)
+
+    @crabrt.agent(workspace=ws)
+    async def helper() -> str:
+        for n in range(3):
+            await write(f"c{n}")
+        return "helped"
+
+    @crabrt.agent(workspace=ws)
+    async def boss() -> str:
+        async def other() -> str:
+            said = await helper()
+            await write("first")
+            await write("second")
+            ended.set()
+            return said
+
+        return (await asyncio.gather(slow(), other()))[1]
+
+    return await (boss.resume("last") if die_at is None else boss())
+
+
+@pytest.mark.parametrize("moment", ["c2", "first", "second"])
+def test_killed_behind_a_child_run_beside_a_tool_nothing_of_it_is_lost(
+    moment: str, ws: Path, killed, die, store
+) -> None:
+    log = ws.parent / "log"
+    killed(lambda: asyncio.run(_beside(ws, moment, die, log)))
+    assert asyncio.run(_beside(ws, None, die, log)) == "helped"
+    names = ["c0", "c1", "c2", "first", "second"]
+    assert sorted(path.name for path in ws.iterdir()) == names
+    assert {run.status for run in store.runs()} == {"done"}
+
+
+def caller_and_helper(ws: Path, helper_options: dict):
+    @crabrt.tool
+    def write(name: str) -> None:
+        (ws / name).write_text("x")
+
+    @crabrt.agent(name="helper", **helper_options)
+    def helper() -> None:
+        write("by-helper")
+
+    @crabrt.agent(workspace=ws, name="caller")
+    def caller() -> None:
+        write("by-caller")
+        helper()
+
+    return caller
+
+
+def test_an_agent_without_a_workspace_works_quietly_in_its_callers(
+    ws: Path, store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = ws.parent / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    caller_and_helper(ws, {})()  # a warning would be an error
+    runs = {run.name: run for run in store.runs()}
+    assert runs["helper"].parent == runs["caller"].run
+    assert runs["helper"].workspace == bytes(ws)
+    assert not [reason for turn in store.turns("caller") for reason in turn.unprotected]
+
+
+def test_an_agent_that_names_another_directory_is_told_that_it_is_not_protected_there(
+    ws: Path, store
+) -> None:
+    elsewhere = ws.parent / "elsewhere"
+    elsewhere.mkdir()
+    with pytest.warns(crabrt.UnprotectedWarning, match="elsewhere, the workspace of helper"):
+        caller_and_helper(ws, {"workspace": elsewhere})()
+    assert {run.name for run in store.runs()} == {"caller", "helper"}
+
+
+def test_an_agent_without_a_workspace_protects_the_current_directory_outside_of_runs(
+    ws: Path, store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ws)
+
+    @crabrt.agent
+    def alone() -> str:
+        return crabrt.current_run().id
+
+    assert store.run(alone()).workspace == bytes(ws)

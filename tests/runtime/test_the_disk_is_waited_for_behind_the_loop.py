@@ -14,7 +14,7 @@ import pytest
 import crabrt
 from crabrt.core.entries import Captured, Checkpoint, Exposed
 from crabrt.core.failpoints import ALL
-from crabrt.operations.health import check_everything
+from crabrt.operations.checking import check_everything
 from crabrt.runtime.committing import QUEUE_MOST
 from crabrt.store import Store
 from crabrt.testing.oracle import digest

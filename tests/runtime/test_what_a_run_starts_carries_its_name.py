@@ -11,7 +11,7 @@ import pytest
 
 import crabrt
 from crabrt.core.config import RUN_VARIABLE
-from crabrt.runtime.orphans import carried, find_orphans
+from crabrt.process.orphans import carried, find_orphans
 
 
 @pytest.fixture

@@ -30,15 +30,15 @@ from crabrt.errors import NotFound, NotResumable, WouldLoseChanges
 from crabrt.journal import RunIndex
 from crabrt.operations import naming
 from crabrt.operations.forking import fork_to
-from crabrt.operations.health import repair_everything
-from crabrt.operations.restoring import finish_killed, restore_beside, restore_state, undo_restore
+from crabrt.operations.repairing import repair_everything
+from crabrt.operations.restoring import restore_beside, restore_state, undo_restore
 from crabrt.operations.retention import Policy, apply_plan, make_plan
 from crabrt.operations.roots import collect_garbage
 from crabrt.operations.targets import resolve
 from crabrt.store import Store
 from crabrt.testing import crash
 from crabrt.testing.oracle import describe_difference, digest_of, manifest
-from crabrt.workspace import Workspace
+from crabrt.workspace import Workspace, recover
 
 POINTS = sorted(crash.declared())
 seeds = st.integers(0, 2**32)
@@ -262,7 +262,7 @@ class Machine(RuleBasedStateMachine):
         before = place.now
         killed_at(point, hit, lambda: self.do_restore(run, turn, force=True))
         with Store.open(self.home) as store, store.writer() as writer:
-            finish_killed(writer, Workspace.open(place.path, self.home))
+            recover(Workspace.open(place.path, self.home), writer)
         if self.look(place) == wanted:
             place.known = place.now
             place.undo = before if before != wanted else place.undo

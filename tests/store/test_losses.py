@@ -42,11 +42,11 @@ def test_a_thread_is_told_of_what_was_lost_between_its_look_and_its_first_append
     known, new = noise("X", 1000), noise("Y", 1000)
     real = compression.compress
 
-    def lose_first(data, kind=ObjectKind.DATA):
+    def lose_first(data, kind=ObjectKind.DATA, **given):
         if bytes(data) == new:
             fail("pwrite", errno.ENOSPC)
             assert in_a_thread(lambda: flush_that_fails(writer)) == []
-        return real(data, kind)
+        return real(data, kind, **given)
 
     with store.writer() as writer, writer.commit():
         assert in_a_thread(lambda: writer.put(known)) == []

@@ -5,13 +5,15 @@ import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
+import crabrt
 from crabrt.core.ids import ObjectId, ObjectKind, object_id
 from crabrt.errors import DamagedObject, NotFound, UsageError
 from crabrt.store import Store
-from crabrt.store.compression import Codec, compress
+from crabrt.store.compression import FEW_BYTES, Codec, compress
 
 
 @pytest.mark.parametrize("length", [0, 1, 63, 64, 4096, 100_000, 3_000_000])
@@ -35,6 +37,21 @@ def test_only_what_shrinks_is_compressed(noise, length):
     assert len(packed) < len(text) // 10
     dense = noise(1, length)
     assert compress(dense) == (Codec.RAW, dense)
+
+
+def test_few_objects_put_together_take_less_than_each_as_one_of_many(home):
+    sources = [path.read_bytes() for path in sorted(Path(crabrt.__file__).parent.glob("cli/*.py"))]
+    few = [data for data in sources if len(data) > 4_000][:5]
+    assert sum(map(len, few)) <= FEW_BYTES
+    stored = []
+    with Store.open(home, create=True) as store, store.writer() as writer:
+        for more in (b"", b"#" * FEW_BYTES):
+            batch = [more + b"#", *(data + more[:1] for data in few)]
+            writer.put_many({object_id(data): (data, ObjectKind.DATA) for data in batch})
+            stored.append(writer.bytes_stored - sum(stored))
+            assert all(writer.get(object_id(data)) == data for data in batch)
+    together, among_many = stored
+    assert together < 0.97 * among_many
 
 
 @pytest.mark.parametrize("kind", list(ObjectKind))

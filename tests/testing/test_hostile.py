@@ -5,7 +5,7 @@ import os
 import pytest
 
 from crabrt.testing import oracle
-from crabrt.testing.hostile import OPERATIONS, HostileRun, NotApplicable
+from crabrt.testing.hostile import GROUNDWORK, OPERATIONS, HostileRun, NotApplicable
 from crabrt.testing.hostile.hand import TREE_BYTES, Unsupported
 
 TRIES = 300
@@ -14,20 +14,7 @@ TRIES = 300
 @pytest.fixture
 def run(tmp_path):
     with HostileRun(1, tmp_path / "tree", outside=tmp_path / "outside") as started:
-        prepare = (
-            "make a directory of many files",
-            "make a file",
-            "make a sparse file",
-            "make a symlink",
-            "make a fifo",
-            "link a file",
-            "make a tree deeper than PATH_MAX",
-            "a process starts and maps a file",
-            "a process starts and opens a file",
-            "set an extended attribute",
-            "give a file an ACL",
-        )
-        for name in prepare:
+        for name in GROUNDWORK:
             _do(started, name)
         yield started
 

@@ -142,3 +142,17 @@ def test_mounts_are_reported_and_not_entered(tracked):
     tracked.settle()
     tracked.agrees()
     shutil.rmtree(tracked.root)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", ["plain", "a b\tc", "back\\slash", "line\nend", "cr\rx", "h#sh"])
+def test_mounts_are_found_below_a_path_that_proc_escapes(tmp_path, name):
+    above, point = os.fsencode(tmp_path / name), tmp_path / name / "on"
+    point.mkdir(parents=True)
+    assert mount_points(above) == frozenset()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", point], check=True)
+    try:
+        assert mount_points(above) == {b"on"}
+        assert mount_points(os.fsencode(point)) == frozenset(), "it is not below itself"
+    finally:
+        subprocess.run(["umount", point], check=True)

@@ -9,6 +9,7 @@ import pytest
 from crabrt.core.config import Config
 from crabrt.inspector.watch import Unwatchable, open_watch, probe
 from crabrt.operations.facts import Standing, examine
+from crabrt.process.criu import Lack, NoCriu
 from crabrt.testing.filesystems import file_system
 from crabrt.testing.hostile import OPERATIONS, HostileRun, NotApplicable
 
@@ -105,7 +106,7 @@ def test_nobody_watches_there_and_the_reason_is_said(volume, tmp_path):
 
 def test_doctor_tells_what_it_is(volume, tmp_path):
     config = Config(home=tmp_path)
-    machine = examine(config, volume, store_bytes=0, criu_program=None)
+    machine = examine(config, volume, store_bytes=0, criu=NoCriu(Lack.MISSING, "none", None))
     (fact,) = (fact for fact in machine.facts if fact.name == "workspace")
     assert fact.seen.startswith("fuse at")
     assert fact.standing is Standing.LIMITED

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import click
 
-from crabrt.cli import amounts
 from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
-from crabrt.cli.safe_text import safe_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.verb import Outcome, verb
-from crabrt.operations.health import check_everything
+from crabrt.operations.checking import check_everything
+from crabrt.timeline import amounts
+from crabrt.timeline.safe_text import safe_text
 
 _SHOWN = 50
 
@@ -44,6 +44,7 @@ def command(app: App, *, read_data: bool) -> Outcome:
             {"area": one.area, "where": one.where, "text": one.text} for one in health.troubles
         ],
         "affected": list(health.affected),
+        "unrevivable": list(health.unrevivable),
         "not_durable": [one.where for one in health.not_durable],
         "lost": list(health.lost),
     }
@@ -73,6 +74,9 @@ def command(app: App, *, read_data: bool) -> Outcome:
             out.line(f"... and {len(health.troubles) - _SHOWN} more (--json lists all)")
         if health.affected:
             out.line(f"Affected: {_names(health.affected)}")
+        if health.unrevivable:
+            names = _names(health.unrevivable)
+            out.line(f"Their files can be restored, and their processes cannot: {names}")
         out.paragraph(
             "What can be put right is put right by: crab repair"
             if health.repairable

@@ -19,11 +19,11 @@ import click
 from crabrt.cli import demo_agent
 from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
-from crabrt.cli.safe_text import safe_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.verb import Outcome, verb
 from crabrt.errors import CrabError
 from crabrt.testing import oracle
+from crabrt.timeline.safe_text import safe_text
 
 _EARLY_TURN = 2
 _INDENT = 2  # columns before what a command of the demo prints
@@ -71,6 +71,7 @@ class _Scene:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("CRAB_")}
         here = str(Path(__file__).parents[3])
         path = [here, *filter(None, [kept.get("PYTHONPATH")])]
+        kept |= {"XDG_CONFIG_HOME": str(self.base / "config")}
         return kept | {"CRAB_HOME": str(home), "PYTHONPATH": os.pathsep.join(path)}
 
     def crab(self, *words: str) -> str:

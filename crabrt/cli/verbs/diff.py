@@ -9,24 +9,28 @@ from typing import Any
 
 import click
 
-from crabrt.cli import amounts
 from crabrt.cli.app import App
+from crabrt.cli.cut_off_lines import cut_off_json, cut_off_line
 from crabrt.cli.exits import Exit
 from crabrt.cli.params import TARGET
-from crabrt.cli.patch import FileStat, describe, file_patch, file_stat, patch_bytes
-from crabrt.cli.reports import KILLED_RESTORE, skipped_text
-from crabrt.cli.safe_text import path_fields, safe_path, safe_text
+from crabrt.cli.reports import skipped_text
 from crabrt.cli.screen import Screen
+from crabrt.cli.tones import LINE_STYLES
 from crabrt.cli.verb import Outcome, verb
 from crabrt.core.content import Content
 from crabrt.core.targets import LAST, Target, parse_target
 from crabrt.core.trees import Entry, Kind
 from crabrt.errors import Ambiguous, CrabError, UsageError
 from crabrt.operations.comparing import Comparison, compare_states, compare_with_workspace
+from crabrt.operations.cut_off import cut_off
 from crabrt.operations.restoring import scoped_paths
 from crabrt.operations.targets import resolve
 from crabrt.store.contents import read_bytes
-from crabrt.workspace import Change, RestoreLog
+from crabrt.timeline import amounts
+from crabrt.timeline.patches import FileStat, describe, file_patch, file_stat, patch_bytes
+from crabrt.timeline.reader import patch_lines
+from crabrt.timeline.safe_text import path_fields, safe_path, safe_text
+from crabrt.workspace import Change
 
 _BAR = 40
 
@@ -66,7 +70,7 @@ def command(
     states = [first] if second is None else [first, resolve(app.index, second)]
     passed = [state for state in states if state.skipped]
     app.keep(stack := contextlib.ExitStack())
-    killed = False
+    killed = None
     if len(states) > 1:
         other = states[1]
         comparison, name = compare_states(app.store, first, other), other.name
@@ -77,15 +81,20 @@ def command(
                 compare_with_workspace(app.store, first, workspace, app.config)
             )
         name = "workspace"
-        killed = RestoreLog(workspace.state_dir).interrupted() is not None
+        killed = cut_off(app.home, app.index, workspace.id, workspace.path, workspace.state_dir)
     exit_code = Exit.INCOMPLETE if comparison.not_captured or killed else Exit.DONE
+    here = first.run.workspace
     if app.json:
-        data = {**_data(comparison, paths, first.name, name), "restore_interrupted": killed}
+        data = {
+            **_data(comparison, paths, first.name, name),
+            "restore_interrupted": killed is not None,
+            "killed_restore": cut_off_json(app, killed, here),
+        }
         return Outcome(data, lambda _: None, exit_code)
 
     def text(out: Screen) -> None:
-        if killed:
-            app.err.line(app.err.style(KILLED_RESTORE, "red"))
+        if killed is not None:
+            app.err.line(app.err.style(cut_off_line(app, killed, here), "red"))
         for state in passed:
             app.err.line(f"{state.name}: {skipped_text(state)}")
         if name_only:
@@ -127,19 +136,11 @@ def _show_patch(out: Screen, comparison: Comparison, paths: tuple[bytes, ...]) -
     for change in comparison.changes(paths):
         lines = file_patch(change, read)
         if out.terminal:
-            out.lines(_coloured(out, line) for line in lines)
+            shown = patch_lines(lines)
+            out.lines(out.style(line.text, *LINE_STYLES[line.kind]) for line in shown)
         else:
             for data in patch_bytes(lines):
                 out.raw(data)
-
-
-def _coloured(out: Screen, line: str) -> str:
-    shown = safe_text(line).replace("\\t", "\t")
-    if line.startswith(("diff ", "--- ", "+++ ", "old mode", "new ", "deleted ")):
-        return out.style(shown, "bold")
-    colours = {"+": "green", "-": "red", "@": "cyan", "#": "dim"}
-    colour = colours.get(line[:1])
-    return shown if colour is None else out.style(shown, colour)
 
 
 def _show_stat(out: Screen, comparison: Comparison, paths: tuple[bytes, ...]) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import click
 import msgspec
 
-from crabrt.cli import amounts
 from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
-from crabrt.cli.safe_text import safe_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.table import Column, render_table
 from crabrt.cli.verb import Outcome, verb
-from crabrt.operations.health import measure, runs_usage
+from crabrt.cli.verbs.gc import show_kept
+from crabrt.operations.measuring import measure, runs_usage
+from crabrt.operations.spools import left_behind
+from crabrt.timeline import amounts
+from crabrt.timeline.safe_text import safe_text
 
 _KINDS = (
     Column("kind"),
@@ -43,6 +45,7 @@ def command(app: App, *, live: bool) -> Outcome:
     with app.progress("adding up"):
         usage = measure(app.store, live=live)
         runs = runs_usage(app.store, app.index)
+        waiting = left_behind(app.home)
     data = {
         "home": str(app.home),
         "store": msgspec.to_builtins(usage),
@@ -55,6 +58,15 @@ def command(app: App, *, live: bool) -> Outcome:
                 "journal_bytes": one.journal_bytes,
             }
             for one in runs
+        ],
+        "spools": [
+            {
+                "run": one.run,
+                "directory": str(one.directory),
+                "size_bytes": one.size_bytes,
+                "needed": one.is_needed,
+            }
+            for one in waiting
         ],
         "cap_bytes": app.config.size_cap_bytes,
     }
@@ -77,6 +89,10 @@ def command(app: App, *, live: bool) -> Outcome:
             out.line(f"condemned, waiting for live writers: {amounts.size(usage.condemned_bytes)}")
         if usage.damaged_bytes:
             out.line(f"set aside by repairs: {amounts.size(usage.damaged_bytes)}")
+        unneeded = sum(one.size_bytes for one in waiting if not one.is_needed)
+        if unneeded:
+            out.line(f"images that killed runs left: {amounts.size(unneeded)} (crab gc)")
+        show_kept(out, [one for one in waiting if one.is_needed])
         out.line()
         shares = (
             [

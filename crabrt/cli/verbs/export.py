@@ -10,14 +10,14 @@ from typing import Any
 import click
 import msgspec
 
-from crabrt.cli import amounts
 from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
 from crabrt.cli.params import RUN
-from crabrt.cli.safe_text import safe_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.verb import Outcome, verb
 from crabrt.core.targets import LAST, Target
+from crabrt.timeline import amounts
+from crabrt.timeline.safe_text import safe_text
 from crabrt.traces import Options, export_run, lines, write_file
 from crabrt.traces.schema import RECORDED, SYNTHETIC
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+
 import click
 import msgspec
 
-from crabrt.cli import amounts
 from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
 from crabrt.cli.screen import Screen
 from crabrt.cli.verb import Outcome, verb
+from crabrt.core.config import runtime_directory
 from crabrt.operations.roots import collect_garbage
+from crabrt.operations.spools import Left, drop_unneeded, left_behind
+from crabrt.process.shell.leftovers import sweep
 from crabrt.store.gc import GcReport
+from crabrt.timeline import amounts
+from crabrt.timeline.safe_text import safe_text
 
 
 @verb(
@@ -30,11 +37,38 @@ def command(app: App, *, dry_run: bool) -> Outcome:
         report = collect_garbage(
             app.store, undo_keep_days=app.config.undo_keep_days, dry_run=dry_run
         )
-    data = msgspec.to_builtins(report) | {"missing": [missing.hex() for missing in report.missing]}
+        dropped = drop_unneeded(app.home, dry_run=dry_run)
+        if not dry_run:
+            sweep(os.fsencode(runtime_directory()))
+        kept = [one for one in left_behind(app.home) if one.is_needed]
+    data = msgspec.to_builtins(report) | {
+        "missing": [missing.hex() for missing in report.missing],
+        "spools_removed_bytes": sum(one.size_bytes for one in dropped),
+        "spools_kept_bytes": sum(one.size_bytes for one in kept),
+    }
+
+    def text(out: Screen) -> None:
+        show_gc(out, report)
+        if dropped:
+            would = "would be " if dry_run else ""
+            size = amounts.size(sum(one.size_bytes for one in dropped))
+            out.line(f"{size} of images that killed runs had left {would}removed.")
+        show_kept(out, kept)
+
     incomplete = report.missing or report.problem
-    return Outcome(
-        data, lambda out: show_gc(out, report), Exit.INCOMPLETE if incomplete else Exit.DONE
-    )
+    return Outcome(data, text, Exit.INCOMPLETE if incomplete else Exit.DONE)
+
+
+def show_kept(out: Screen, kept: Sequence[Left]) -> None:
+    """Images of killed runs that wait to be stored, for people."""
+    for run in dict.fromkeys(one.run for one in kept):
+        mine = [one for one in kept if one.run == run]
+        where = safe_text(str(mine[0].directory.parent))
+        size = amounts.size(sum(one.size_bytes for one in mine))
+        out.line(
+            f"{size} of images of {run} wait in {where}: `crab resume {run}` goes on from them,"
+            f" `crab rm {run}` drops them."
+        )
 
 
 def show_gc(out: Screen, report: GcReport) -> None:

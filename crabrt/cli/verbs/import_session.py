@@ -8,12 +8,12 @@ from typing import Any
 import click
 import msgspec
 
-from crabrt.cli import amounts
 from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
-from crabrt.cli.safe_text import safe_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.verb import Outcome, verb
+from crabrt.timeline import amounts
+from crabrt.timeline.safe_text import safe_text
 from crabrt.traces import FORMATS, import_file, trace_lines, write_file
 
 

@@ -7,17 +7,17 @@ from typing import Any
 import click
 import msgspec
 
-from crabrt.cli import amounts
 from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
 from crabrt.cli.params import AGE, SIZE
-from crabrt.cli.safe_text import safe_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.table import Column, render_table
 from crabrt.cli.verb import Outcome, verb
 from crabrt.cli.verbs.gc import show_gc
 from crabrt.errors import UsageError
 from crabrt.operations.retention import Policy, Pruned, RunPlan, apply_plan, make_plan, pack_bytes
+from crabrt.timeline import amounts
+from crabrt.timeline.safe_text import safe_text
 
 _COLUMNS = (Column("run"), Column("what"), Column("stored for it", right=True))
 

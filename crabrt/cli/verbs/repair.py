@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 import msgspec
 
-from crabrt.cli import amounts
 from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
-from crabrt.cli.safe_text import safe_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.verb import Outcome, verb
-from crabrt.operations.health import repair_everything
+from crabrt.operations.repairing import repair_everything
+from crabrt.timeline import amounts
+from crabrt.timeline.safe_text import safe_text
 
 
 @verb(

@@ -10,14 +10,14 @@ from typing import Any
 
 import click
 
-from crabrt.cli import amounts
 from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
-from crabrt.cli.safe_text import safe_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.table import Cell, Column, render_table
 from crabrt.cli.verb import Outcome, verb
 from crabrt.errors import UsageError
+from crabrt.timeline import amounts
+from crabrt.timeline.safe_text import safe_text
 from crabrt.traces import (
     OracleAnswer,
     ReplayOptions,

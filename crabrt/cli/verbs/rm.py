@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
 from crabrt.cli.params import RUN
-from crabrt.cli.safe_text import safe_text
 from crabrt.cli.screen import Screen
 from crabrt.cli.verb import Outcome, verb
+from crabrt.core.config import runtime_directory
 from crabrt.core.targets import Target
 from crabrt.errors import UsageError
 from crabrt.operations import naming
+from crabrt.process.shell.leftovers import sweep
+from crabrt.timeline.safe_text import safe_text
 
 
 @verb(
@@ -44,6 +48,7 @@ def command(app: App, *, runs: tuple[Target, ...], yes: bool, force: bool) -> Ou
     app.confirm(f"Delete {safe_text(names)} for good?", yes=yes)
     for run in rows:
         naming.remove_run(app.home, run)
+    sweep(os.fsencode(runtime_directory()))
 
     def text(out: Screen) -> None:
         out.line(f"Deleted {names}. Reclaim the space: crab gc")

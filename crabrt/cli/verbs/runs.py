@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import click
 
-from crabrt.cli import amounts
 from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
-from crabrt.cli.run_lines import STATUS_STYLES, run_json
-from crabrt.cli.safe_text import safe_path, safe_text
+from crabrt.cli.run_lines import run_json
 from crabrt.cli.screen import Screen
 from crabrt.cli.table import Cell, Column, render_table
+from crabrt.cli.tones import STYLES
 from crabrt.cli.verb import Outcome, verb
 from crabrt.journal import RunRow
+from crabrt.timeline import amounts
+from crabrt.timeline.runs import state_of
+from crabrt.timeline.safe_text import safe_path, safe_text
+from crabrt.timeline.signs import run_sign
 
 _COLUMNS = (
     Column("run"),
@@ -57,9 +60,10 @@ def command(app: App, *, here: bool, limit: int | None) -> Outcome:
 
 
 def _cells(row: RunRow) -> list[Cell | str]:
+    sign = run_sign(state_of(row))
     return [
         safe_text(row.run),
-        Cell(row.status, STATUS_STYLES.get(row.status, ())),
+        Cell(safe_text(sign.word), STYLES[sign.tone]),
         str(row.turns),
         amounts.clock(row.started_ns),
         amounts.clock(row.updated_ns),

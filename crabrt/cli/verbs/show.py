@@ -5,41 +5,46 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterator, Sequence
+from itertools import filterfalse
 from typing import Any
 
 import click
 
-from crabrt.cli import amounts, values
+from crabrt.cli.alive_lines import alive_json, alive_lines
 from crabrt.cli.app import App
 from crabrt.cli.exits import Exit
 from crabrt.cli.params import FILE_TARGET, FileTarget
 from crabrt.cli.reports import change_sign
-from crabrt.cli.safe_text import path_fields, safe_bytes, safe_path, safe_text
 from crabrt.cli.screen import Screen
-from crabrt.cli.turn_lines import (
-    checkpoint_cell,
-    files_text,
-    turn_json,
-    verdict_cell,
-    with_durations,
-)
+from crabrt.cli.tones import sign_text
+from crabrt.cli.turn_lines import files_text, turn_json
 from crabrt.cli.verb import Outcome, verb
 from crabrt.core.content import piece_ids
 from crabrt.core.entries import Payload
-from crabrt.core.ids import ObjectId, RunId
+from crabrt.core.ids import ObjectId
+from crabrt.core.secrets import redact_text
 from crabrt.core.targets import LAST
 from crabrt.core.trees import Entry, Kind, read_directory
+from crabrt.core.verdicts import is_passing
 from crabrt.errors import UsageError
-from crabrt.journal import CallDetail, RunRow, TurnDetail, TurnRow, run_dir, turn_detail
+from crabrt.journal import CallDetail, TurnDetail, TurnRow
+from crabrt.journal.views import RUNNING
 from crabrt.operations.comparing import turn_changes
 from crabrt.operations.conversations import payload_bytes
 from crabrt.operations.targets import resolve, resolve_turn
 from crabrt.store import Store
 from crabrt.store.contents import read_blocks
+from crabrt.timeline import amounts, values
+from crabrt.timeline.pages import LongText, ShortText, StoredText, text_of
+from crabrt.timeline.reader import RunReader
+from crabrt.timeline.rows import Row, rows_of
+from crabrt.timeline.safe_text import path_fields, safe_path, safe_text
+from crabrt.timeline.troubles import in_words
 from crabrt.workspace import Change, find_entry
 
 _SHOWN_MESSAGES = 6
 _SHOWN_CHANGES = 20
+_SHOWN_CHARS = 2_000
 _JSON_MAX_BYTES = 16 << 20
 
 
@@ -68,18 +73,21 @@ def command(app: App, *, target: FileTarget, full: bool) -> Outcome:
         return _show_path(app, target, target.path)
     row, turn, _ = resolve_turn(app.index, target.target)
     changes = turn_changes(app.store, app.index, row, turn)
-    detail = turn_detail(run_dir(app.home, RunId(row.run)), turn)
     near = app.index.turns(row.run, turn.turn, turn.turn + 1)
-    took_ms = next((took for one, took in with_durations(row.view, near) if one == turn), None)
-    store = app.store
+    shown = next(rows_of(row.view, near, live=row.status == RUNNING))
+    reader = RunReader(app.store, row.run)
+    calls = reader.detail(turn)
     if app.json:
-        return Outcome(_turn_data(store, row, detail, changes, took_ms), lambda _: None)
-    return Outcome(
-        None,
-        lambda out: out.lines(
-            _turn_text(out, store, row, detail, changes, took_ms=took_ms, full=full)
-        ),
-    )
+        return Outcome(_turn_data(reader, shown, calls, changes), lambda _: None)
+
+    def text(out: Screen) -> None:
+        told = _TurnText(reader, full=full)
+        out.lines(told.lines(out, shown, calls, changes))
+        if told.trouble is not None:
+            out.flush()
+            raise told.trouble
+
+    return Outcome(None, text)
 
 
 def _show_path(app: App, target: FileTarget, path: bytes) -> Outcome:
@@ -130,9 +138,14 @@ def _show_path(app: App, target: FileTarget, path: bytes) -> Outcome:
 
 
 def _write_file(out: Screen, store: Store, entry: Entry) -> None:
+    """Its exact bytes to a file or a pipe; a terminal gets text, of whole characters."""
     assert entry.content is not None
+    if out.terminal:
+        for page in StoredText(entry.content, store, redact=False).pages():
+            out.raw(page.text.encode())
+        return
     for block in read_blocks(entry.content, store):
-        out.raw(safe_bytes(block, lines=True).encode() if out.terminal else block)
+        out.raw(block)
 
 
 def _listing(entries: list[Entry]) -> Iterator[str]:
@@ -143,52 +156,132 @@ def _listing(entries: list[Entry]) -> Iterator[str]:
         yield f"{letter} {entry.mode:04o} {size:>10}  {safe_path(entry.name)}{arrow}"
 
 
-def _turn_text(
-    out: Screen,
-    store: Store,
-    row: RunRow,
-    detail: TurnDetail,
-    changes: Sequence[Change],
-    *,
-    took_ms: float | None,
-    full: bool,
-) -> Iterator[str]:
-    turn, live = detail.view, row.status == "running"
-    verdict, checkpoint = verdict_cell(turn, live=live), checkpoint_cell(turn, live=live)
-    yield out.style(f"{row.run}@{turn.turn}", "bold") + (
-        f"  ({', '.join(turn.labels)})" if turn.labels else ""
-    )
-    took = f", took {amounts.duration(took_ms)}" if took_ms is not None else ""
-    yield f"started     {amounts.clock(turn.started_ns)}{took}"
-    if turn.base not in (turn.turn - 1, turn.turn):
-        yield f"began on    turn {turn.base} (rolled back)"
-    yield f"verdict     {out.style(verdict.text, *verdict.styles)}  {files_text(turn)}"
-    for phrase in turn.evidence:
-        yield f"            {safe_text(phrase)}"
-    for change in changes if full else changes[:_SHOWN_CHANGES]:
-        yield f"            {change_sign(change)} {safe_path(change.path)}"
-    if not full and len(changes) > _SHOWN_CHANGES:
-        yield f"            [{len(changes) - _SHOWN_CHANGES:,} more: --full]"
-    yield f"checkpoint  {out.style(checkpoint.text, *checkpoint.styles)}" + (
-        f", points inside: {', '.join(f'{turn.turn}.{i.inner}' for i in turn.inner)}"
-        if turn.inner
-        else ""
-    )
-    if turn.observer:
-        yield f"observed    by {safe_text(turn.observer)}"
-    yield f"stored      {amounts.size(turn.bytes_stored)}"
-    yield (
+class _TurnText:
+    """A turn for people. Long texts are cut unless `full`.
+
+    Attributes:
+        trouble: the first error that kept a call from being shown; all others are shown.
+    """
+
+    def __init__(self, reader: RunReader, *, full: bool) -> None:
+        self._reader = reader
+        self._full = full
+        self.trouble: Exception | None = None
+
+    def lines(
+        self, out: Screen, row: Row, detail: TurnDetail, changes: Sequence[Change]
+    ) -> Iterator[str]:
+        """All of it."""
+        turn = row.view
+        yield out.style(f"{self._reader.run}@{turn.turn}", "bold") + (
+            f"  ({', '.join(turn.labels)})" if turn.labels else ""
+        )
+        took = f", took {amounts.duration(row.took_ms)}" if row.took_ms is not None else ""
+        yield f"started     {amounts.clock(turn.started_ns)}{took}"
+        if row.went_back_to is not None:
+            yield f"began on    turn {turn.base} (rolled back)"
+        yield f"verdict     {sign_text(out, row.verdict)}  {files_text(turn)}"
+        for phrase in turn.evidence:
+            yield f"            {safe_text(phrase)}"
+        yield from self._changes(changes)
+        points = ", ".join(f"{turn.turn}.{one.inner}" for one in turn.inner)
+        yield f"checkpoint  {sign_text(out, row.checkpoint)}" + (
+            f", points inside: {points}" if points else ""
+        )
+        if turn.observer:
+            by = "; ".join([turn.observer, *filter(is_passing, turn.unobserved)])
+            yield f"observed    by {safe_text(by)}"
+        yield from alive_lines(out, self._reader.alive(turn))
+        yield f"stored      {amounts.size(turn.bytes_stored)}"
+        yield _times(turn)
+        yield from _warnings(out, turn)
+        for call in detail.calls:
+            yield ""
+            yield from self._whatever_it_is(out, call)
+        for identity, payload in detail.recorded:
+            yield ""
+            value = self._cut(text_of(payload, self._reader.store))
+            yield f"recorded {safe_text(identity.name)} = {value}"
+
+    def _changes(self, changes: Sequence[Change]) -> Iterator[str]:
+        shown = changes if self._full else changes[:_SHOWN_CHANGES]
+        for change in shown:
+            yield f"            {change_sign(change)} {safe_path(change.path)}"
+        if len(changes) > len(shown):
+            yield f"            [{len(changes) - len(shown):,} more: --full]"
+
+    def _whatever_it_is(self, out: Screen, call: CallDetail) -> Iterator[str]:
+        """A call; what of it cannot be shown is told in its place, and is the `trouble`."""
+        try:
+            yield from self._call(out, call)
+        except Exception as error:  # noqa: BLE001 - it is raised when all others have been shown
+            self.trouble = self.trouble or error
+            name = safe_text(call.call.callable)
+            why = safe_text(in_words(error))
+            yield out.style(f"{name}: the rest of this call cannot be shown: {why}", "red")
+
+    def _call(self, out: Screen, call: CallDetail) -> Iterator[str]:
+        took = amounts.duration(call.duration_ms)
+        if call.model:
+            given, got = call.tokens_in or 0, call.tokens_out or 0
+            tokens = f", {given:,}/{got:,} tokens" if call.tokens_in else ""
+            title = f"model {safe_text(call.call.callable)} {safe_text(call.asked or '')}".rstrip()
+            yield out.style(title, "blue", "bold") + f"  {took}{tokens}"
+            yield from self._messages(out, call)
+        else:
+            prior = "" if str(call.prior) == "auto" else f"  [{call.prior}]"
+            title = self._reader.title(call, 1_000_000 if self._full else 200)
+            yield out.style(title, "magenta", "bold") + f"  {took}{prior}"
+            if call.guess is not None:
+                yield f"  taken for {call.guess.effect} ({safe_text(call.guess.reason)})"
+        if call.failure is not None:
+            text = redact_text(f"{call.failure.tag}: {call.failure.message}")
+            yield from _block(out.style("raised", "red"), self._cut(ShortText(_safe(text))))
+        elif call.cancelled:
+            yield "  cancelled"
+        elif call.result is None:
+            yield "  no result (it was interrupted)"
+        elif call.model:
+            reply = self._reader.output(call)
+            yield from _block(
+                out.style(f"reply {reply.role}".rstrip(), "green"), self._cut(reply.text)
+            )
+        else:
+            yield from _block("->", self._cut(self._reader.output(call).text))
+
+    def _messages(self, out: Screen, call: CallDetail) -> Iterator[str]:
+        if call.messages is None:
+            yield from _block("request", self._cut(self._reader.arguments(call)))
+            return
+        ids = self._reader.message_ids(call)
+        skipped = 0 if self._full else max(0, len(ids) - _SHOWN_MESSAGES)
+        if skipped:
+            yield f"  [{skipped} earlier messages: --full]"
+        for message in ids[skipped:]:
+            [one] = self._reader.messages([message])
+            yield from _block(out.style(one.role or "message", "cyan"), self._cut(one.text))
+
+    def _cut(self, text: LongText) -> str:
+        """All of it, or its beginning with a note of how much more there is."""
+        if self._full:
+            return "".join(page.text for page in text.pages())
+        page = text.page(0, _SHOWN_CHARS)
+        left = page.total - page.end
+        return f"{page.text}\n[{left:,} more {text.unit}: --full]" if left else page.text
+
+
+def _safe(text: str) -> str:
+    return safe_text(text, lines=True)
+
+
+def _times(turn: TurnRow) -> str:
+    frozen = f", processes frozen {amounts.duration(turn.frozen_ms)}" if turn.frozen_ms else ""
+    return (
         f"times       scan {amounts.duration(turn.scan_ms)}, "
         f"captured {amounts.duration(turn.capture_ms)}, "
         f"durable {amounts.duration(turn.durable_ms)}, exposed {amounts.duration(turn.exposed_ms)}"
+        f"{frozen}"
     )
-    yield from _warnings(out, turn)
-    for call in detail.calls:
-        yield ""
-        yield from _call_text(out, store, call, full=full)
-    for identity, payload in detail.recorded:
-        yield ""
-        yield f"recorded {safe_text(identity.name)} = {_shown(store, payload, full=full)}"
 
 
 def _warnings(out: Screen, turn: TurnRow) -> Iterator[str]:
@@ -197,77 +290,12 @@ def _warnings(out: Screen, turn: TurnRow) -> Iterator[str]:
     if turn.thinned_ns:
         why = safe_text(turn.thinned_why or "retention")
         yield out.style(f"thinned     {amounts.clock(turn.thinned_ns)}: {why}", "yellow")
-    for what in turn.unobserved:
+    for what in filterfalse(is_passing, turn.unobserved):
         yield out.style(f"not seen    {safe_text(what)}", "yellow")
     for path, why in turn.not_captured:
         yield out.style(f"not captured {safe_path(path)}: {safe_text(why)}", "yellow")
     for note in turn.notes:
         yield out.style(f"note        {safe_text(note.topic)}: {safe_text(note.text)}", "yellow")
-
-
-def _call_text(out: Screen, store: Store, call: CallDetail, *, full: bool) -> Iterator[str]:
-    took = amounts.duration(call.duration_ms)
-    if call.model:
-        tokens = (
-            f", {call.tokens_in or 0:,}/{call.tokens_out or 0:,} tokens" if call.tokens_in else ""
-        )
-        title = f"model {safe_text(call.call.callable)} {safe_text(call.asked or '')}".rstrip()
-        yield out.style(title, "blue", "bold") + f"  {took}{tokens}"
-        yield from _messages(out, store, call, full=full)
-    else:
-        prior = "" if str(call.prior) == "auto" else f"  [{call.prior}]"
-        yield out.style(_call_title(store, call, full=full), "magenta", "bold") + f"  {took}{prior}"
-        if call.guess is not None:
-            yield f"  taken for {call.guess.effect} ({safe_text(call.guess.reason)})"
-    if call.failure is not None:
-        text = f"{call.failure.tag}: {call.failure.message}"
-        yield from _block(out.style("raised", "red"), values.readable(text, full=full))
-    elif call.cancelled:
-        yield "  cancelled"
-    elif call.result is None:
-        yield "  no result (it was interrupted)"
-    elif call.model:
-        yield from _reply(out, store, call.result, full=full)
-    else:
-        yield from _block("->", _shown(store, call.result, full=full))
-
-
-def _call_title(store: Store, call: CallDetail, *, full: bool) -> str:
-    data = payload_bytes(call.arguments, store)
-    name = safe_text(call.call.callable)
-    if data is None:
-        return f"{name}(?)  arguments not stored: {safe_text(call.arguments.missing or '')}"
-    limit = 1_000_000 if full else 200
-    return values.call_text(call.call.callable, values.decode_to_show(data), limit)
-
-
-def _messages(out: Screen, store: Store, call: CallDetail, *, full: bool) -> Iterator[str]:
-    if call.messages is None:
-        yield from _block("request", _shown(store, call.arguments, full=full))
-        return
-    ids = list(piece_ids(call.messages, store.get))
-    skipped = 0 if full else max(0, len(ids) - _SHOWN_MESSAGES)
-    if skipped:
-        yield f"  [{skipped} earlier messages: --full]"
-    for message in ids[skipped:]:
-        role, text = values.message_text(values.decode_to_show(store.get(message)), full=full)
-        yield from _block(out.style(role or "message", "cyan"), text)
-
-
-def _reply(out: Screen, store: Store, payload: Payload, *, full: bool) -> Iterator[str]:
-    data = payload_bytes(payload, store)
-    if data is None:
-        yield from _block("reply", _shown(store, payload, full=full))
-        return
-    role, text = values.message_text(values.decode_to_show(data), full=full)
-    yield from _block(out.style(f"reply {role}".rstrip(), "green"), text)
-
-
-def _shown(store: Store, payload: Payload, *, full: bool) -> str:
-    data = payload_bytes(payload, store)
-    if data is None:
-        return f"(not stored: {safe_text(payload.missing or 'nothing was recorded')})"
-    return values.readable(values.decode_to_show(data), full=full)
 
 
 def _block(title: str, text: str) -> Iterator[str]:
@@ -278,15 +306,13 @@ def _block(title: str, text: str) -> Iterator[str]:
 
 
 def _turn_data(
-    store: Store,
-    row: RunRow,
-    detail: TurnDetail,
-    changes: Sequence[Change],
-    took_ms: float | None,
+    reader: RunReader, row: Row, detail: TurnDetail, changes: Sequence[Change]
 ) -> dict[str, Any]:
+    store = reader.store
     return {
-        "run": row.run,
-        **turn_json(detail.view, took_ms),
+        "run": reader.run,
+        **turn_json(row),
+        "alive": alive_json(reader.alive(row.view)),
         "changes": [{**path_fields(change.path), "how": list(change.how)} for change in changes],
         "calls": [_call_data(store, call) for call in detail.calls],
         "recorded": [

@@ -6,18 +6,21 @@ from typing import Any
 
 import click
 
-from crabrt.cli import amounts
 from crabrt.cli.app import App
+from crabrt.cli.cut_off_lines import cut_off_json, cut_off_line
 from crabrt.cli.exits import Exit
-from crabrt.cli.reports import KILLED_RESTORE, show_more
-from crabrt.cli.run_lines import how_it_ended, how_to_go_on, run_json, run_title
-from crabrt.cli.safe_text import path_fields, safe_path, safe_text
+from crabrt.cli.reports import show_more
+from crabrt.cli.run_lines import run_json, run_title
 from crabrt.cli.screen import Screen
-from crabrt.cli.turn_lines import checkpoint_cell
+from crabrt.cli.tones import sign_text
 from crabrt.cli.verb import Outcome, verb
 from crabrt.core.verdicts import Protection
 from crabrt.journal import RunRow, TurnRow
 from crabrt.operations.standing import Standing, standing_of, workspace_above
+from crabrt.timeline import amounts
+from crabrt.timeline.runs import how_it_ended, how_to_go_on
+from crabrt.timeline.safe_text import path_fields, safe_path, safe_text
+from crabrt.timeline.signs import checkpoint_sign
 from crabrt.workspace import Workspace
 
 _SHOWN = 20
@@ -44,10 +47,10 @@ def command(app: App, *, workspace: str) -> Outcome:
         return Outcome(data, _show_nothing)
     opened = Workspace.open(workspace_above(app.index, place), app.home, force=True)
     found = standing_of(app.index, opened)
-    incomplete = found.interrupted is not None or bool(found.turn and found.turn.unprotected)
+    incomplete = found.cut_off is not None or bool(found.turn and found.turn.unprotected)
     return Outcome(
-        _data(place, found),
-        lambda out: _show(out, place, found),
+        _data(app, opened, place, found),
+        lambda out: _show(out, app, opened, place, found),
         Exit.INCOMPLETE if incomplete else Exit.DONE,
     )
 
@@ -57,9 +60,9 @@ def _show_nothing(out: Screen) -> None:
     out.line(_HOW_TO_BEGIN)
 
 
-def _show(out: Screen, place: bytes, found: Standing) -> None:
-    if found.interrupted is not None:
-        out.line(out.style(KILLED_RESTORE, "red"))
+def _show(out: Screen, app: App, opened: Workspace, place: bytes, found: Standing) -> None:
+    if found.cut_off is not None:
+        out.line(out.style(cut_off_line(app, found.cut_off, opened.path), "red"))
     run = found.run
     if run is None:
         out.line(f"{safe_path(place)} was never protected.")
@@ -71,34 +74,35 @@ def _show(out: Screen, place: bytes, found: Standing) -> None:
     since, until = amounts.clock(run.started_ns), amounts.clock(run.updated_ns)
     _field(out, "since", since if live else f"{since}, last entry {until}")
     if found.turn is not None:
-        _show_turn(out, run, found.turn)
+        _show_turn(out, app, run, found.turn)
     if found.restored is not None:
         what, when_ns = found.restored
         _field(out, "since then", f"{safe_text(what)} at {amounts.clock(when_ns)}")
-        _field(out, "", "take it back: crab undo")
+        out.line(f"{'':15}take it back: {app.undo_of(opened.path)}")
     if run.view.exclude:
         patterns = ", ".join(safe_text(pattern) for pattern in run.view.exclude)
         _field(out, "excluded", patterns, "yellow")
     for path, why in found.not_captured[:_SHOWN]:
         _field(out, "not captured", f"{safe_path(path)}: {safe_text(why)}", "yellow")
     show_more(out, len(found.not_captured), _SHOWN)
-    ended, step = how_it_ended(run), how_to_go_on(run)
+    ended = how_it_ended(run.status, run.view)
+    step = how_to_go_on(run.run, run.status, run.view, app.typed("resume"))
     if ended is not None:
         out.paragraph(ended, "red")
     if step is not None:
         out.line(step)
 
 
-def _show_turn(out: Screen, run: RunRow, turn: TurnRow) -> None:
+def _show_turn(out: Screen, app: App, run: RunRow, turn: TurnRow) -> None:
     if turn.protection is Protection.PENDING and run.status != "running":
         safety = "cut off before its checkpoint"
     else:
-        cell = checkpoint_cell(turn)
-        safety = f"checkpoint {out.style(cell.text, *cell.styles)}"
+        safety = f"checkpoint {sign_text(out, checkpoint_sign(turn, live=True))}"
     _field(out, "latest turn", f"{turn.turn}, {safety}")
     restorable = run.view.restorable
     if restorable is not None and restorable != turn.turn:
-        how = "" if run.status == "running" else f": crab restore {run.run}@{restorable}"
+        back = app.typed("restore", f"{run.run}@{restorable}")
+        how = "" if run.status == "running" else f": {back}"
         _field(out, "restorable", f"up to turn {restorable}{how}")
     for reason in turn.unprotected:
         _field(out, "unprotected", safe_text(reason), "red")
@@ -108,7 +112,7 @@ def _field(out: Screen, name: str, text: str, *styles: str) -> None:
     out.paragraph(text, *styles, lead=f"  {name:13}", indent=15)
 
 
-def _data(place: bytes, found: Standing) -> dict[str, Any]:
+def _data(app: App, opened: Workspace, place: bytes, found: Standing) -> dict[str, Any]:
     turn = found.turn
     return {
         **path_fields(place, "workspace"),
@@ -120,7 +124,8 @@ def _data(place: bytes, found: Standing) -> dict[str, Any]:
         "unprotected": [] if turn is None else list(turn.unprotected),
         "not_captured": [{**path_fields(path), "why": why} for path, why in found.not_captured],
         "excluded": [] if found.run is None else list(found.run.view.exclude),
-        "restore_interrupted": found.interrupted is not None,
+        "restore_interrupted": found.cut_off is not None,
+        "killed_restore": cut_off_json(app, found.cut_off, opened.path),
         "restored_since": None
         if found.restored is None
         else {"what": found.restored[0], "at": amounts.iso(found.restored[1])},

@@ -63,11 +63,6 @@ def open_tracefs() -> int:
         os.close(context)
 
 
-def stack_pointer() -> int | None:
-    """The number of the register that `open_tracepoint` samples with a stack, if known here."""
-    return _STACK_POINTER.get(platform.machine())
-
-
 def open_tracepoint(number: int, thread: int, cpu: int, *, stack: bool = False) -> int:
     """An event that samples tracepoint `number` in `thread`, and in all that it begins from now on.
 

@@ -19,6 +19,7 @@ import msgspec
 
 from crabrt.inspector.network import processes
 from crabrt.inspector.network.events import Follower, processors
+from crabrt.inspector.network.held import Held, held_by
 from crabrt.inspector.network.opening import (
     check_descriptors,
     load_sources,
@@ -33,6 +34,7 @@ from crabrt.inspector.network.values import (
     Where,
 )
 from crabrt.inspector.watch.errors import Unwatchable
+from crabrt.process import sockets
 
 _REMEMBERED_MOST: Final = 20_000
 _REACHED_MOST: Final = 1_000
@@ -47,6 +49,7 @@ class Interval(msgspec.Struct, frozen=True):
         tools: when tool calls ran: only then do those of the loop's own process count.
         models: when models were asked: then they are the model's, or nobody can tell.
         local: whether `sharpen` could be had wherever it was asked for.
+        reused: whether something may have gone through what was `held` when that was asked for.
     """
 
     begin_ns: int
@@ -54,6 +57,7 @@ class Interval(msgspec.Struct, frozen=True):
     tools: Intervals = ()
     models: Intervals = ()
     local: bool = False
+    reused: bool = False
 
 
 class NetworkObserver(Protocol):
@@ -64,12 +68,20 @@ class NetworkObserver(Protocol):
         """Whether it sees anything at present."""
         ...
 
+    def open(self) -> None:
+        """Begin to look, if that can be had."""
+        ...
+
     def look(self, asked: Interval) -> Network:
         """What was reached in an interval that ended before now."""
         ...
 
     def sharpen(self) -> bool:
         """Watch AF_UNIX connections, too, until `blunt`; whether that can be had."""
+        ...
+
+    def held(self) -> Held:
+        """What the run is connected to just now, for `Interval.reused`."""
         ...
 
     def blunt(self) -> None:
@@ -103,6 +115,10 @@ class UnwatchedNetwork:
     def sharpen(self) -> bool:
         """See `NetworkObserver`."""
         return False
+
+    def held(self) -> Held:
+        """See `NetworkObserver`: nobody asks what went through."""
+        return Held()
 
     def blunt(self) -> None:
         """See `NetworkObserver`."""
@@ -157,8 +173,8 @@ class WatchedNetwork:
 
     def _take_over(self, pid: int) -> None:
         """A process that is older than this observer: what it is connected to counts as kept."""
-        held = processes.held_inodes(pid)
-        for one in processes.connected_sockets(pid) if held else ():
+        held = sockets.held_inodes(pid)
+        for one in sockets.connected_sockets(pid) if held else ():
             if one.inode in held:
                 name = processes.command(pid)
                 what = Connection(one.protocol, one.address, one.port, pid=pid, command=name)
@@ -214,7 +230,7 @@ class WatchedNetwork:
 
     def _gather(self, asked: Interval) -> Network:
         found: dict[tuple[str, str, int, str, int], Connection] = {}
-        unsure = False
+        unsure = asked.reused
         for seen in self._seen:
             if not asked.begin_ns <= seen.time_ns <= asked.end_ns:
                 continue
@@ -261,14 +277,14 @@ class WatchedNetwork:
         }
         if not wanted:
             return ()
-        own = processes.held_inodes(self._own)
+        own = sockets.held_inodes(self._own)
         views = {processes.network_of(self._own): self._own}
         for what in wanted.values():
             views.setdefault(processes.network_of(what.pid), what.pid)
         views.pop(None, None)
         found: dict[tuple[str, str, int], Connection] = {}
         for pid in views.values():
-            for one in processes.connected_sockets(pid):
+            for one in sockets.connected_sockets(pid):
                 key = (one.protocol, one.address, one.port)
                 if key in wanted and one.inode and one.inode not in own:
                     found[key] = wanted[key]
@@ -291,6 +307,10 @@ class WatchedNetwork:
                     return False
                 self._sharp = follower
             return self._sharp is not None
+
+    def held(self) -> Held:
+        """See `NetworkObserver`."""
+        return held_by(self._own, self._mark)
 
     def blunt(self) -> None:
         """See `NetworkObserver`."""
@@ -321,7 +341,7 @@ class AutoNetwork:
 
     def __init__(self, mark: bytes) -> None:
         self._mark = mark
-        self._now: NetworkObserver = UnwatchedNetwork("it was not watched yet")
+        self._now: WatchedNetwork | UnwatchedNetwork = UnwatchedNetwork("it was not watched yet")
 
     @property
     def watched(self) -> bool:
@@ -344,6 +364,10 @@ class AutoNetwork:
     def sharpen(self) -> bool:
         """See `NetworkObserver`."""
         return self._now.sharpen()
+
+    def held(self) -> Held:
+        """See `NetworkObserver`."""
+        return self._now.held()
 
     def blunt(self) -> None:
         """See `NetworkObserver`."""

@@ -16,8 +16,9 @@ from crabrt.inspector.network.tracepoints import Tracepoint, load
 from crabrt.inspector.watch.errors import Reason, Unwatchable
 
 _MOUNTED: Final = "/sys/kernel/tracing"
-_EVENTS_MOST: Final = 48
-"""How many events a process may have to inherit: each costs a fork some microseconds."""
+EVENTS_MOST: Final = 96
+"""How many events a process may have to inherit: that many cost it 0.2 to 0.4 ms and 120 to 170 KiB
+of the kernel's memory (docs/internals/network.md)."""
 
 _SHARE: Final = 4
 """At most one part in so many of the descriptors that the process may have."""
@@ -109,14 +110,23 @@ def check_descriptors(threads: int, processors: int) -> bool:
     (allowed, _) = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY:
         allowed = 1 << 30
-    for events, names in ((3, True), (2, False)):
-        each = events * processors
-        if each <= _EVENTS_MOST and each * threads <= allowed // _SHARE:
+    inherited = [(events * processors, names) for events, names in ((3, True), (2, False))]
+    affordable = [one for one in inherited if one[0] <= EVENTS_MOST]
+    if not affordable:
+        raise Unwatchable(
+            f"each process would inherit {inherited[-1][0]} events on {processors} processors, and"
+            f" more than {EVENTS_MOST} slow it down",
+            Reason.LIMIT,
+        )
+    for each, names in affordable:
+        if each * threads <= allowed // _SHARE:
             return names
+    least = affordable[-1][0] * threads
     raise Unwatchable(
-        f"{threads} threads on {processors} processors would take too many descriptors or events",
+        f"{threads} threads on {processors} processors take {least} descriptors, more than a"
+        f" quarter of those allowed ({allowed})",
         Reason.LIMIT,
-        hint="raise the limit of open files (ulimit -n), if that is what is small",
+        hint=f"raise the limit of open files: ulimit -n {least * _SHARE}",
     )
 
 

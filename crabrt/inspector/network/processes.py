@@ -1,21 +1,15 @@
-"""What ``/proc`` says of the run's processes: who they are, and which connections are open."""
+"""What ``/proc`` says of the run's processes: who they are."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import time
-from dataclasses import dataclass
 
-from crabrt.inspector.network.values import shown
 from crabrt.workspace.procfs import read, threads
 
-_OPEN = frozenset(
-    {b"01", b"02", b"08"}
-)  # established, being so, and closed by the other side alone
 _STARTED = 19  # of /proc/PID/stat, counted after the name
 _ENDED = frozenset({b"Z", b"X"})
-_TABLES = ("tcp", "tcp6", "udp", "udp6")
 
 
 def members(own: int, mark: bytes) -> list[int]:
@@ -95,55 +89,3 @@ def network_of(pid: int) -> int | None:
         return os.stat(f"/proc/{pid}/ns/net").st_ino
     except OSError:
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class Socket:
-    """A socket that is connected, as ``/proc/PID/net`` lists it.
-
-    Attributes:
-        protocol, address, port: of the other side.
-        inode: that descriptors name it by; 0 if nobody holds it.
-    """
-
-    protocol: str
-    address: str
-    port: int
-    inode: int
-
-
-def connected_sockets(pid: int) -> list[Socket]:
-    """The connected TCP and UDP sockets of the network namespace that `pid` is in."""
-    found: list[Socket] = []
-    for table in _TABLES:
-        try:
-            lines = read(b"/proc/%d/net/%s" % (pid, table.encode())).splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.split()
-            with contextlib.suppress(IndexError, ValueError):
-                if fields[3] in _OPEN:
-                    address, port = _remote(fields[2].decode())
-                    found.append(Socket(table.removesuffix("6"), address, port, int(fields[9])))
-    return found
-
-
-def _remote(text: str) -> tuple[str, int]:
-    """Address and port from ``0100007F:1F90``: words in the machine's order, the port a number."""
-    words, _, port = text.partition(":")
-    raw = bytes.fromhex(words)
-    turned = b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))
-    return shown(turned), int(port, 16)
-
-
-def held_inodes(pid: int) -> frozenset[int]:
-    """The sockets that a process has descriptors of."""
-    found = set()
-    with contextlib.suppress(OSError):
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError, ValueError):
-                link = os.readlink(f"/proc/{pid}/fd/{name}")
-                if link.startswith("socket:["):
-                    found.add(int(link[8:-1]))
-    return frozenset(found)

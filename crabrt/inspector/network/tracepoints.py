@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from crabrt.inspector.network.ring import Sample
-from crabrt.inspector.network.values import shown
+from crabrt.process.sockets import shown
 
 ROUTES: Final = ("fib/fib_table_lookup", "fib6/fib6_table_lookup")
 CONNECT: Final = "syscalls/sys_enter_connect"

@@ -7,8 +7,6 @@ from enum import StrEnum
 
 import msgspec
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
 
 class Where(StrEnum):
     """How far a connection goes."""
@@ -68,9 +66,10 @@ class Network(msgspec.Struct, frozen=True):
         kept: connections to the world that an earlier turn left open.
         lost: why some may be missing; None if none can be.
         local: AF_UNIX connections, too, were watched all the time that matters.
-        unsure: something else may be on its way: processes that the turn began still live; or the
-            loop's own process connected while a tool ran and a model was asked, and nobody can
-            tell for which of them. Such a connection is not among `connections`.
+        unsure: something else may have been sent, or be on its way: through a connection that was
+            open before; by processes that the turn began and that still live; or the loop's own
+            process connected while a tool ran and a model was asked, and nobody can tell for which
+            of them. Such a connection is not among `connections`.
     """
 
     watched: bool = False
@@ -110,11 +109,3 @@ HARMLESS = (
     "/dev/log",
 )
 """AF_UNIX sockets that look up names on this machine or log to it: no connection is told."""
-
-
-def shown(address: bytes) -> str:
-    """An address of 4 or 16 bytes as text; IPv4 where it is mapped into IPv6."""
-    parsed: Address = ipaddress.ip_address(address)
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-        parsed = parsed.ipv4_mapped
-    return str(parsed)

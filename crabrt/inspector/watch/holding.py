@@ -37,23 +37,26 @@ class Holding:
         except OSError:
             return Holders(unseen=1)
         below = top.rstrip(b"/") + b"/"
-        paths: dict[tuple[int, int], bytes] = {}
+        places: dict[tuple[int, int], Found | None] = {}  # one file is often held by several
         files: dict[tuple[int, int], Held] = {}
         written = EverWritable()
         for grip in sorted(grips, key=lambda grip: grip.mapping is not None):  # which says more
             key = (grip.device, grip.inode)
-            found = self._find(grip)
+            if key not in places:
+                places[key] = self._find(grip)
+            found = places[key]
             if found is None:
                 continue
             relative = None
             if found.path is not None:
-                paths[key] = found.path
                 if not found.path.startswith(below):
                     continue
                 relative = found.path[len(below) :]
             if grip.mapping is None or grip.mapping in written:
                 files[key] = Held(*key, relative, grip.mapping is not None)
-        self._paths = paths
+        self._paths = {
+            key: found.path for key, found in places.items() if found is not None and found.path
+        }
         return Holders(tuple(files.values()), self._grips.unseen)
 
     def _find(self, grip: Grip) -> Found | None:

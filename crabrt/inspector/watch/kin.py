@@ -18,7 +18,8 @@ class Kin:
 
     Attributes:
         pid: its own process.
-        mark: ``NAME=VALUE`` in the environment of everything it starts; empty if there is none.
+        mark: ``NAME=VALUE`` in the environment of everything it starts; empty if there is none. Of
+            several runs in one process the variable names all, with commas between them.
     """
 
     pid: int
@@ -45,11 +46,13 @@ class Kin:
     def _is_marked(self, pid: int) -> bool | None:
         if not self.mark:
             return False
+        name, _, run = self.mark.partition(b"=")
         try:
             with open(f"/proc/{pid}/environ", "rb") as file:
-                return self.mark in file.read().split(b"\0")
+                found = [line.partition(b"=") for line in file.read().split(b"\0")]
         except OSError:
             return None
+        return any(known == name and run in runs.split(b",") for known, _, runs in found)
 
 
 def _parent(pid: int) -> int | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import socket
 import struct
 from pathlib import Path
@@ -20,31 +21,28 @@ from crabrt.inspector.watch.errors import Reason, Unwatchable
 
 _BACKLOG: Final = 128
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
+_BOUND = re.compile(r"/proc/self/fd/\d+/[^/]+\.new")
 
 
 class Meeting:
     """The files of one view in a directory that only this user can enter.
 
     Args:
-        directory: made if absent, mode 0700.
+        directory: made if absent, mode 0700, and the one that it is in.
         key: of the view.
 
     Raises:
-        Unwatchable: the directory cannot be made, or belongs to somebody else.
+        OSError: the directory cannot be made, or entered.
+        Unwatchable: others may enter it, or it belongs to somebody else.
     """
 
     def __init__(self, directory: Path, key: str) -> None:
         self.key = key
         self._name = f"{key}.socket"
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise Unwatchable(
-                f"the directory of observers cannot be used: {error.strerror}",
-                Reason.WORKSPACE,
-                where=str(directory),
-            ) from error
+        for made in (directory.parent, directory):
+            with contextlib.suppress(FileExistsError):
+                made.mkdir(mode=0o700)
+        self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         status = os.fstat(self._directory)
         self.identity = (status.st_dev, status.st_ino, key)
         if status.st_uid != os.geteuid() or status.st_mode & 0o077:
@@ -123,6 +121,11 @@ class Meeting:
     def _through(self, name: str) -> str:
         """A short path: those of sockets have room for 107 bytes only."""
         return f"/proc/self/fd/{self._directory}/{name}"
+
+
+def is_meeting(path: str) -> bool:
+    """Whether a socket that is bound to `path` is an owner's: others bind to no such name."""
+    return _BOUND.fullmatch(path) is not None
 
 
 def _require_same_user(connection: socket.socket) -> None:

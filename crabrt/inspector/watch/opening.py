@@ -30,7 +30,7 @@ PATIENCE_S: Final = 2.0
 
 def open_watch(
     workspace: str | bytes | os.PathLike[str],
-    home: Path,
+    meeting_place: Path,
     *,
     mark: bytes = b"",
     unlimited: bool = True,
@@ -40,7 +40,7 @@ def open_watch(
 
     Args:
         workspace: links in its path are followed.
-        home: the store's directory; all processes that use one store share a group.
+        meeting_place: a directory of the user's; all processes that meet there share a group.
         mark: ``NAME=VALUE`` in the environment of everything that the run starts: tells its
             processes from foreign ones.
         unlimited: let the kernel queue grow without limit; else ``max_queued_events`` is one.
@@ -66,7 +66,7 @@ def open_watch(
         except OSError as error:
             raise Unwatchable(f"/proc cannot be read: {error.strerror}", Reason.KERNEL) from error
         undo.callback(ground.close)
-        watch = _Watching(fd, ground, _Terms(home, mark, unlimited, patience_s))
+        watch = _Watching(fd, ground, _Terms(meeting_place, mark, unlimited, patience_s))
         undo.pop_all()
         return watch
 
@@ -91,7 +91,7 @@ def check_file_system(fd: int) -> str:
 class _Terms(msgspec.Struct, frozen=True):
     """How a source is found, the first time and again. See `open_watch`."""
 
-    home: Path
+    meeting_place: Path
     mark: bytes
     unlimited: bool
     patience_s: float
@@ -99,7 +99,7 @@ class _Terms(msgspec.Struct, frozen=True):
     def attach(self, fd: int) -> Source:
         return attach(
             fd,
-            self.home,
+            self.meeting_place,
             mark=self.mark,
             unlimited=self.unlimited,
             patience_s=self.patience_s,

@@ -23,9 +23,6 @@ from crabrt.inspector.watch.owner import Owner
 from crabrt.inspector.watch.sources import Far, Near, Source
 from crabrt.inspector.watch.view import View, view_of
 
-OBSERVERS: Final = "observers"
-"""The directory in the store's home where processes meet."""
-
 _RETRY_S: Final = 0.01
 
 
@@ -73,13 +70,13 @@ _BOOKS = _Books()
 
 
 def attach(
-    workspace: int, home: Path, *, mark: bytes, unlimited: bool, patience_s: float
+    workspace: int, meeting_place: Path, *, mark: bytes, unlimited: bool, patience_s: float
 ) -> Source:
     """Be fed with what happens in the directory open at `workspace`, from the return on.
 
     Args:
         workspace: stays the caller's.
-        home: the store's; processes of one store share.
+        meeting_place: see `open_watch`.
         mark: see `Kin`.
         unlimited: see `kernel.new_group`; counts only if this process comes to own the group.
         patience_s: how long another process may take to answer.
@@ -91,7 +88,12 @@ def attach(
     view = view_of(workspace)
     with contextlib.ExitStack() as undo, _BOOKS.lock:
         undo.callback(os.close, view.fd)
-        meeting = Meeting(home / OBSERVERS, view.key)
+        try:
+            meeting = Meeting(meeting_place, view.key)
+        except OSError:  # there is no place to meet: a group of its own costs others, but works
+            owner = _own(workspace, view, None, None, unlimited=unlimited)
+            undo.pop_all()
+            return _feeds(owner, workspace, mark)
         undo.callback(meeting.close)
         known = _BOOKS.shared.get(meeting.identity)
         if known is not None and known.hub.dead is not None:
@@ -118,13 +120,18 @@ def attach(
             owner = _own(workspace, view, meeting, lock, unlimited=unlimited)
             _BOOKS.shared[meeting.identity] = owner
         undo.pop_all()
-        _BOOKS.every.add(owner)
-        try:
-            return Near(owner, workspace, mark)
-        except (Refused, SourceLost) as error:
-            _BOOKS.strike(owner)
-            owner.close()
-            raise Unwatchable(str(error), Reason.FILE_SYSTEM) from error
+        return _feeds(owner, workspace, mark)
+
+
+def _feeds(owner: Owner, workspace: int, mark: bytes) -> Source:
+    """Note a new owner, and be its first client. With the lock of the books held."""
+    _BOOKS.every.add(owner)
+    try:
+        return Near(owner, workspace, mark)
+    except (Refused, SourceLost) as error:
+        _BOOKS.strike(owner)
+        owner.close()
+        raise Unwatchable(str(error), Reason.FILE_SYSTEM) from error
 
 
 def detach(source: Source) -> None:

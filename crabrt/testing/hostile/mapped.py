@@ -27,6 +27,15 @@ def store(hand: Hand) -> str:
     return repr(path)
 
 
+@operation("read through a mapping, then store")
+def read_and_store(hand: Hand) -> str:
+    """A page that was read first: on tmpfs the store moves no time at all."""
+    path = hand.a_file(at_least=_SIZE_LEAST)
+    with open(hand.at(path), "r+b") as file, mmap.mmap(file.fileno(), 0) as mapping:
+        mapping[0] = mapping[0] ^ 0xFF
+    return repr(path)
+
+
 @operation("store through a mapping, then set the time back")
 def store_and_set_back(hand: Hand) -> str:
     """Only the bytes tell (and a ctime, which is the time's own)."""

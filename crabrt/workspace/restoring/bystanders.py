@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from crabrt.core.trees import Kind
 from crabrt.workspace.restoring import files
@@ -17,18 +17,22 @@ from crabrt.workspace.restoring.handles import Blocked, Handles
 from crabrt.workspace.restoring.steps import Action, Plan
 
 _NOT_FILES = (b"/dev/", b"/proc/", b"/sys/", b"/memfd:", b"/[")
+_FILES_ALL_THE_SAME = b"/dev/shm/"
 _DELETED = b" (deleted)"
 
 Inode = tuple[int, int]
 
 
-def held_open(handles: Handles, plan: Plan, workspace: bytes) -> tuple[bytes, ...]:
+def held_open(
+    handles: Handles, plan: Plan, workspace: bytes, ending: Collection[int] = ()
+) -> tuple[bytes, ...]:
     """Files that the plan replaces or deletes, and directories it deletes, that others hold.
 
     Args:
         handles: of the workspace, before anything is touched.
         plan: what is about to happen.
         workspace: its absolute real path.
+        ending: processes that will have ended by then.
 
     Returns:
         Paths that another process has open, mapped, or as its current directory.
@@ -39,11 +43,12 @@ def held_open(handles: Handles, plan: Plan, workspace: bytes) -> tuple[bytes, ..
     paths = set(going.values())
     prefix = workspace.rstrip(b"/") + b"/"
     found: set[bytes] = set()
-    own = str(os.getpid())
+    spared = {str(pid) for pid in (os.getpid(), *ending)}
     for pid in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
-        if pid.isdecimal() and pid != own:
+        if pid.isdecimal() and pid not in spared:
             found.update(going[inode] for inode in _opened(pid) if inode in going)
-            found.update(path for path in _mapped(pid, prefix) if path in paths)
+            mapped = {path for path in _mapped(pid, prefix) if path in paths}
+            found.update(mapped if mapped and _sees(pid, workspace) else ())
     return tuple(sorted(found))
 
 
@@ -70,9 +75,19 @@ def _opened(pid: str) -> Iterator[Inode]:
     for place in places:
         with contextlib.suppress(OSError):
             link = os.readlink(os.fsencode(place))
-            if link.startswith(b"/") and not link.startswith(_NOT_FILES):
+            if link.startswith(_FILES_ALL_THE_SAME) or (
+                link.startswith(b"/") and not link.startswith(_NOT_FILES)
+            ):
                 status = os.stat(place)
                 yield status.st_dev, status.st_ino
+
+
+def _sees(pid: str, workspace: bytes) -> bool:
+    """Whether a process means our workspace by that path; in a mount namespace it may not."""
+    try:
+        return os.path.samefile(os.fsencode(f"/proc/{pid}/root") + workspace, workspace)
+    except OSError:
+        return True
 
 
 def _mapped(pid: str, prefix: bytes) -> Iterator[bytes]:

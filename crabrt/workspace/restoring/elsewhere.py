@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from crabrt.core.ids import ObjectId
@@ -34,6 +34,7 @@ def restore_to(
     *,
     paths: Sequence[bytes] = (),
     force: bool = False,
+    dry_run: bool = False,
     progress: Progress | None = None,
 ) -> RestoreReport:
     """Make the state `target`, or only `paths` of it, in `directory`.
@@ -45,6 +46,7 @@ def restore_to(
         paths: files or directories, relative, raw bytes; none: everything.
         force: the directory need not be empty: files of the target replace what is there, the rest
             stays. Files whose stored content is damaged are listed and left out.
+        dry_run: make nothing; what is refused without trying is refused.
         progress: called with steps done and steps in all.
 
     Raises:
@@ -58,6 +60,11 @@ def restore_to(
         raise NotFound("the state to restore is not in the store", where=target.hex())
     read_root(reader, target)
     plan = make_fresh_plan(reader, target, scope)
+    if dry_run:
+        _check(directory, force=force)
+        return RestoreReport(
+            target=target, created=_created(plan), changes=plan.changes, dry_run=True
+        )
     made = _prepare(directory, force=force)
     try:
         return _restore(reader, target, directory, plan, force=force, progress=progress)
@@ -104,12 +111,16 @@ def _restore(
     return RestoreReport(
         target=target,
         root=None if done.problems else target,
-        created=sum(c.after is not None and c.after.kind != Kind.DIR for c in plan.changes),
+        created=_created(plan),
         changes=plan.changes,
         not_restored=tuple(sorted(done.problems.items())),
         links_broken=plan.links_broken,
         verified=done.verified,
     )
+
+
+def _created(plan: Plan) -> int:
+    return sum(c.after is not None and c.after.kind != Kind.DIR for c in plan.changes)
 
 
 def _prepare(directory: Path, *, force: bool) -> list[Path]:
@@ -119,20 +130,44 @@ def _prepare(directory: Path, *, force: bool) -> list[Path]:
         UsageError: it is not empty, or no directory.
         RestoreFailed: it cannot be made or read.
     """
-    missing = [p for p in (directory, *directory.parents) if not os.path.lexists(p)][::-1]
-    try:
+    missing = _missing(directory)
+    with _refusing(directory):
         for path in missing:
             path.mkdir()
-        with os.scandir(directory) as names:
-            occupied = next(names, None) is not None
-    except (NotADirectoryError, FileExistsError) as error:
-        raise UsageError("not a directory", where=str(directory)) from error
-    except OSError as error:
-        raise RestoreFailed(f"cannot be used: {describe(error)}", where=str(directory)) from error
+        _refuse_occupied(directory, force=force)
+    return missing
+
+
+def _check(directory: Path, *, force: bool) -> None:
+    """What `_prepare` refuses and can be seen without making anything; raises as that."""
+    missing = _missing(directory)
+    with _refusing(directory):
+        if not missing:
+            _refuse_occupied(directory, force=force)
+        elif not os.path.isdir(missing[0].parent):
+            raise NotADirectoryError
+
+
+def _missing(directory: Path) -> list[Path]:
+    return [p for p in (directory, *directory.parents) if not os.path.lexists(p)][::-1]
+
+
+def _refuse_occupied(directory: Path, *, force: bool) -> None:
+    with os.scandir(directory) as names:
+        occupied = next(names, None) is not None
     if occupied and not force:
         raise UsageError(
             "the directory is not empty",
             where=str(directory),
             hint="name a new one, or merge into it with --force",
         )
-    return missing
+
+
+@contextlib.contextmanager
+def _refusing(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except (NotADirectoryError, FileExistsError) as error:
+        raise UsageError("not a directory", where=str(directory)) from error
+    except OSError as error:
+        raise RestoreFailed(f"cannot be used: {describe(error)}", where=str(directory)) from error

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from crabrt.core.ids import ObjectId
 from crabrt.core.ports import ObjectWriter
 from crabrt.errors import NotFound
+from crabrt.journal.restores import RestoreLog
 from crabrt.workspace.identity import Workspace
 from crabrt.workspace.restoring.apply import Progress
 from crabrt.workspace.restoring.lock import restore_lock
-from crabrt.workspace.restoring.log import RestoreLog
 from crabrt.workspace.restoring.report import RestoreReport
 from crabrt.workspace.restoring.scope import Scope
-from crabrt.workspace.restoring.session import UNDO_KEEP_DAYS, Session
+from crabrt.workspace.restoring.session import UNDO_KEEP_DAYS, Beside, Session
 from crabrt.workspace.tracker import Tracker
 
 
@@ -30,6 +30,8 @@ def restore(
     label: str = "",
     progress: Progress | None = None,
     tracker: Tracker | None = None,
+    beside: Beside | None = None,
+    expect: str | None = None,
 ) -> RestoreReport:
     """Bring the workspace, or only `paths` in it, to the state `target`.
 
@@ -45,12 +47,15 @@ def restore(
         label: what to call it in the log.
         progress: called with steps done and steps in all.
         tracker: of this workspace, if there is a live one.
+        beside: what else is restored, and has to be logged with it.
+        expect: the `RestoreReport.preview` of a dry run: do what that listed, or nothing.
 
     Returns:
         What was done. What could not be is in it; see `RestoreReport.complete`.
 
     Raises:
         WouldLoseChanges: somebody else's changes are in the way, and not `force`.
+        PreviewOutdated: it would not do what was expected; nothing was touched.
         NotFound: the target, or a path in both states, does not exist.
         UsageError: a path leads outside.
         Busy: another restore of this workspace runs.
@@ -63,7 +68,16 @@ def restore(
         session = Session(workspace, writer, tracker, progress)
         if not dry_run:
             session.finish_interrupted(force=force)
-        return session.restore(target, base, scope, force=force, dry_run=dry_run, label=label)
+        return session.restore(
+            target,
+            base,
+            scope,
+            force=force,
+            dry_run=dry_run,
+            label=label,
+            beside=beside,
+            expect=expect,
+        )
 
 
 def undo(
@@ -76,6 +90,8 @@ def undo(
     progress: Progress | None = None,
     tracker: Tracker | None = None,
     max_age_days: float = UNDO_KEEP_DAYS,
+    beside: Beside | None = None,
+    expect: str | None = None,
 ) -> RestoreReport:
     """Take the last restore back, within its paths. Is a restore itself: undoing it is a redo.
 
@@ -91,6 +107,8 @@ def undo(
         progress: called with steps done and steps in all.
         tracker: of this workspace, if there is a live one.
         max_age_days: older restores are not taken back.
+        beside: as in `restore`.
+        expect: as in `restore`.
 
     Raises:
         NotFound: no restore is young enough to be undone.
@@ -116,15 +134,22 @@ def undo(
             force=force,
             dry_run=dry_run,
             label="undo",
+            beside=beside,
+            expect=expect,
         )
 
 
 def recover(
-    workspace: Workspace, writer: ObjectWriter, *, progress: Progress | None = None
+    workspace: Workspace,
+    writer: ObjectWriter,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
 ) -> RestoreReport | None:
     """Finish a restore that was killed; None when there is none.
 
-    What somebody changed since it was killed is left alone and listed in `conflicts`.
+    What somebody changed since it was killed is left alone and listed in `conflicts`. With `force`,
+    one that cannot be finished is given up (None): what is there is what it left.
 
     Raises:
         CrabError: as `restore`.
@@ -132,4 +157,4 @@ def recover(
     if RestoreLog(workspace.state_dir).interrupted() is None:
         return None
     with restore_lock(workspace.state_dir):
-        return Session(workspace, writer, None, progress).recover()
+        return Session(workspace, writer, None, progress).finish_interrupted(force=force)

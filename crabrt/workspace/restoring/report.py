@@ -33,6 +33,7 @@ class RestoreReport:
         verified: what was written was read back and is as in the target.
         recovered: this finished a restore that had been interrupted.
         dry_run: nothing was touched.
+        preview: the id of what it lists, see `previews`; empty for a restore elsewhere.
     """
 
     target: ObjectId
@@ -51,6 +52,7 @@ class RestoreReport:
     verified: bool = False
     recovered: bool = False
     dry_run: bool = False
+    preview: str = ""
 
     @property
     def complete(self) -> bool:

@@ -9,10 +9,11 @@ done.
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from crabrt.core.clock import boot_id
 from crabrt.core.config import GIB
@@ -25,10 +26,12 @@ from crabrt.errors import (
     CrabError,
     Damaged,
     NotFound,
+    PreviewOutdated,
     RestoreFailed,
     StoreUnavailable,
     WouldLoseChanges,
 )
+from crabrt.journal.restores import Begin, End, RestoreLog, begin
 from crabrt.workspace.changes import Change
 from crabrt.workspace.diff import diff_roots, read_root
 from crabrt.workspace.dirfd import mount_points
@@ -38,8 +41,8 @@ from crabrt.workspace.restoring import bystanders, files, finish
 from crabrt.workspace.restoring.apply import Apply, Progress, Unwritable
 from crabrt.workspace.restoring.ground import Ground
 from crabrt.workspace.restoring.handles import Blocked, Handles
-from crabrt.workspace.restoring.log import Begin, End, RestoreLog, begin
 from crabrt.workspace.restoring.plan import entries_from, entry_or_none, make_plan
+from crabrt.workspace.restoring.previews import preview_id
 from crabrt.workspace.restoring.report import RestoreReport
 from crabrt.workspace.restoring.scope import Scope
 from crabrt.workspace.restoring.steps import Plan, without, without_mounts
@@ -52,6 +55,27 @@ _begun = declare(
 )
 _committed = declare("restore.committed", "all files are in place, directories may still be open")
 _ended = declare("restore.ended", "the log's end is durable")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What is restored beside the files, by somebody else: processes.
+
+    Attributes:
+        before, target: the roots of what was alive, and of what is to be; None: nothing.
+        begun: is told the restore's id when both are logged, and before any file is touched.
+        ending: the numbers of processes that it ends.
+        theirs: paths that these write to: what changed there is nobody else's work.
+        tops: number of each process that ends with what is below it, and when it began, in clock
+            ticks since boot.
+    """
+
+    before: ObjectId | None
+    target: ObjectId | None
+    begun: Callable[[str], None]
+    ending: frozenset[int] = frozenset()
+    theirs: frozenset[bytes] = frozenset()
+    tops: tuple[tuple[int, int], ...] = ()
 
 
 class Session:
@@ -81,6 +105,8 @@ class Session:
         force: bool,
         dry_run: bool,
         label: str,
+        beside: Beside | None = None,
+        expect: str | None = None,
     ) -> RestoreReport:
         """Restore or, in a dry run, say what that would do."""
         self._check_present(target)
@@ -96,20 +122,23 @@ class Session:
                     self._plan(handles, before, target, scope), handles.mounts
                 )
             conflicts = self._conflicts(base, before, plan, scope, force=force)
-            if conflicts and not (force or dry_run):
-                raise WouldLoseChanges(
-                    f"somebody else changed {len(conflicts)} path{'s' * (len(conflicts) != 1)}"
-                    " since the last checkpoint",
-                    list(conflicts),
-                    where=os.fsdecode(self._workspace.path),
-                )
-            report = self._describe(handles, plan, before, target, scope)
+            if beside is not None:
+                conflicts = tuple(path for path in conflicts if path not in beside.theirs)
+            ending = frozenset[int]() if beside is None else beside.ending
+            report = self._describe(handles, plan, before, target, scope, ending=ending)
             report = replace(
                 report,
+                before=before if plan.changes or beside is not None else None,
                 conflicts=conflicts,
                 not_restored=tuple({**blocked, **self._unlinked}.items()),
             )
-            if dry_run or not plan.changes:
+            processes = None if beside is None else [beside.target, sorted(beside.tops)]
+            report = replace(report, preview=preview_id(report, base, scope, processes))
+            if expect is not None and expect != report.preview:
+                raise self._outdated()
+            if conflicts and not (force or dry_run):
+                raise self._would_lose(conflicts)
+            if dry_run or not (plan.changes or beside is not None):
                 whole = not report.not_restored and not dry_run
                 return replace(report, dry_run=dry_run, verified=whole)
             begun = begin(
@@ -120,9 +149,13 @@ class Session:
                 paths=scope.paths,
                 force=force,
                 label=label,
+                alive_before=None if beside is None else beside.before,
+                alive_target=None if beside is None else beside.target,
             )
             self._log.append(begun)
             _begun()
+            if beside is not None:
+                beside.begun(begun.id)
             apply = Apply(
                 Ground(handles, self._writer),
                 self._writer,
@@ -165,19 +198,20 @@ class Session:
             done = self._carry_out(handles, apply, plan, begun, report=report, tracker=None)
             return replace(done, conflicts=tuple(apply.foreign))
 
-    def finish_interrupted(self, *, force: bool) -> None:
+    def finish_interrupted(self, *, force: bool) -> RestoreReport | None:
         """Recover before something else is restored; with `force`, give up what cannot be.
 
         Given up means: the state it left is what is there, and its undo point still leads back.
         """
         try:
-            self.recover()
+            return self.recover()
         except (Damaged, RestoreFailed):
             begun = self._log.interrupted()
             if not force or begun is None:
                 raise
             root = self._capture(self._tracker(), durable=True)
             self._log.append(End(begun.id, root, changed=True, wall_ns=time.time_ns()))
+            return None
 
     # The parts.
 
@@ -270,8 +304,30 @@ class Session:
                 hint="--force restores without that check (undoable)",
             ) from error
 
+    def _would_lose(self, conflicts: tuple[bytes, ...]) -> WouldLoseChanges:
+        return WouldLoseChanges(
+            f"somebody else changed {len(conflicts)} path{'s' * (len(conflicts) != 1)}"
+            " since the last checkpoint",
+            list(conflicts),
+            where=os.fsdecode(self._workspace.path),
+        )
+
+    def _outdated(self) -> PreviewOutdated:
+        return PreviewOutdated(
+            "what would be done now is not what was expected; nothing was touched",
+            where=os.fsdecode(self._workspace.path),
+            hint="look again with --dry-run: it says what to --expect now",
+        )
+
     def _describe(
-        self, handles: Handles, plan: Plan, before: ObjectId, target: ObjectId, scope: Scope
+        self,
+        handles: Handles,
+        plan: Plan,
+        before: ObjectId,
+        target: ObjectId,
+        scope: Scope,
+        *,
+        ending: frozenset[int] = frozenset(),
     ) -> RestoreReport:
         created = replaced = deleted = 0
         for change in plan.changes:
@@ -280,7 +336,7 @@ class Session:
             created += will and not was
             deleted += was and not will
             replaced += was and will
-        held = bystanders.held_open(handles, plan, self._workspace.path)
+        held = bystanders.held_open(handles, plan, self._workspace.path, ending)
         own = bystanders.own_code((c.path for c in plan.changes), self._workspace.path)
         return RestoreReport(
             target=target,
@@ -367,8 +423,9 @@ def _failed(error: Unwritable, workspace: Workspace, *, touched: bool) -> Restor
     where = os.fsdecode(workspace.path + (b"/" + error.path if error.path else b""))
     if not touched:
         return RestoreFailed(f"{error}: nothing was changed", where=where)
+    back = f"crab undo --force {shlex.quote(os.fsdecode(workspace.path))}"
     return RestoreFailed(
         f"{error}: the restore is half done",
         where=where,
-        hint="once that is put right, the next command finishes it; `crab undo --force` goes back",
+        hint=f"once that is put right, the next restore or run finishes it; `{back}` goes back",
     )

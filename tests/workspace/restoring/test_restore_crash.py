@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from crabrt.core import failpoints
+from crabrt.journal.restores import DAY_NS, End, RestoreLog
 from crabrt.testing import crash
-from crabrt.workspace import RestoreLog
-from crabrt.workspace.restoring.log import DAY_NS, End
 
 CHILD = Path(__file__).with_name("restoring_child.py")
 POINTS = [name for name in sorted(failpoints.ALL) if name.startswith(("restore.", "restore_log."))]

@@ -6,6 +6,8 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,8 +16,8 @@ from crabrt.core.ids import ObjectKind
 from crabrt.core.ids import object_id as compute_id
 from crabrt.core.trees import decode_root, encode_root
 from crabrt.errors import Busy, NotFound, UsageError, WouldLoseChanges
+from crabrt.journal.restores import RestoreLog
 from crabrt.store.contents import BLOCK_BYTES
-from crabrt.workspace import RestoreLog
 from crabrt.workspace.restoring.lock import restore_lock
 
 
@@ -466,6 +468,21 @@ def test_files_that_others_hold_open_are_listed(place):
     assert report.held_open == (b"cwd", b"held")
     assert report.verified
     assert not report.complete
+
+
+def test_what_is_held_open_in_memory_below_dev_is_listed(place_at):
+    if not os.path.isdir("/dev/shm"):
+        pytest.skip("file system: there is no /dev/shm")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as top:
+        place = place_at(Path(top))
+        held = place.file("held", b"1")
+        target = place.checkpoint()
+        held.write_bytes(b"2")
+        with held.open("rb") as file, subprocess.Popen(["sleep", "60"], stdin=file) as holder:
+            report = place.restore(target)
+            holder.kill()
+        place.close()
+    assert report.held_open == (b"held",)
 
 
 def test_the_programs_own_code_is_listed(place, monkeypatch):

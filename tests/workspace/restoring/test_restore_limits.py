@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from crabrt.errors import RestoreFailed
-from crabrt.workspace import RestoreLog
+from crabrt.journal.restores import RestoreLog
 
 AS_USER = Path(__file__).with_name("restoring_as_user.py")
 
@@ -97,8 +97,9 @@ def test_a_disk_that_stays_full_leaves_a_restore_to_be_finished(
     place.file("small", os.urandom(700_000))
     was = place.checkpoint()
     _fill(place.path / "ballast")
-    with pytest.raises(RestoreFailed, match="half done"):
+    with pytest.raises(RestoreFailed, match="half done") as caught:
         place.restore(target)
+    assert f"`crab undo --force {place.path}` goes back" in caught.value.hint
     with pytest.raises(RestoreFailed, match="half done"):
         place.recover()
     assert place.temporary_names() == []

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from crabrt.core.ids import object_id
 from crabrt.errors import CrabError, DamagedJournal, FormatTooNew, StoreUnavailable
-from crabrt.workspace import RestoreLog
-from crabrt.workspace.restoring import log as logs
+from crabrt.journal import restores as logs
+from crabrt.journal.restores import RestoreLog
 
 ONE, TWO = object_id(b"one"), object_id(b"two")
 

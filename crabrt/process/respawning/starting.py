@@ -1,0 +1,164 @@
+"""One process is started again as it was recorded, and waited for until it listens again.
+
+What is in its way is found out before, by name: somebody who listens where it listened. A Unix
+socket that nobody listens on any more is what it left behind itself, and is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from crabrt.core.config import RUN_VARIABLE
+from crabrt.core.processes import LastingProcess, Service, Stream
+from crabrt.core.secrets import redact_text
+from crabrt.process import orphans, sockets, table
+from crabrt.process.family import Identity
+from crabrt.process.respawning.launching import Launched, NotStarted
+
+_CONNECTS_S: Final = 0.5
+_EVERYWHERE: Final = frozenset({"0.0.0.0", "[::]"})  # noqa: S104  compared with, not bound to
+_STREAMS: Final = ("input", "output", "error")
+
+
+class Started(msgspec.Struct, frozen=True):
+    """A process that was started again.
+
+    Attributes:
+        was: as it was recorded.
+        pid: its number now; that of who took its place, if it went into the background.
+        processes: it, and all that it started.
+        listens: where they listen now.
+        silent: where they do not, and it or its children did.
+        lost: what it lacks, for people.
+    """
+
+    was: LastingProcess
+    pid: int
+    processes: tuple[Identity, ...]
+    listens: tuple[str, ...]
+    silent: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+
+def start(was: LastingProcess, service: Service, listened: Sequence[str], run: str = "") -> Started:
+    """Start `was` again, and wait until it listens, at most `launching.LIMIT_S`.
+
+    Args:
+        was: the process.
+        service: what it takes.
+        listened: where it and its children did.
+        run: whose it is from now on; several, separated by commas: one of whose, the last if it
+            says none of them; empty: whose it was.
+
+    Raises:
+        NotStarted: it cannot be, or it ended at once.
+    """
+    _refuse_taken(listened)
+    for one in listened:
+        _remove_dead(one, was.directory)
+    with Launched(_order(was, service, run)) as launched:
+        pid, lost = launched.started()
+        try:
+            processes, listens = launched.wait(listened)
+        except NotStarted as error:
+            written = next((one.path for one in reversed(service.streams) if one.flags), b"")
+            where = f"; what it wrote is in {_text(written)}" if written else ""
+            raise NotStarted(error.message + where) from error
+    told = [f"standard {name} led to {one.lost}: it is /dev/null now"
+            for name, one in zip(_STREAMS, service.streams, strict=False) if one.lost]  # fmt: skip
+    silent = tuple(one for one in listened if one not in listens)
+    now = pid if any(one == pid for one, _ in processes) else processes[0][0]
+    return Started(was, now, processes, listens, silent, (*told, *lost))
+
+
+def _refuse_taken(listened: Sequence[str]) -> None:
+    """Raise `NotStarted` if somebody listens where it is to listen."""
+    there = sockets.listening_sockets(os.getpid())
+    for address in listened:
+        inode = next((at for at, other in there.items() if _collide(address, other)), None)
+        if inode is not None:
+            raise NotStarted(f"{address} is taken{_by(inode)}; end that, then try again")
+
+
+def _collide(one: str, other: str) -> bool:
+    """Whether two listening addresses exclude each other."""
+    kind, _, where = one.partition(" ")
+    its_kind, _, its_where = other.partition(" ")
+    if kind != its_kind or kind == "unix":
+        return one == other
+    host, _, port = where.rpartition(":")
+    its_host, _, its_port = its_where.rpartition(":")
+    return port == its_port and (host == its_host or bool({host, its_host} & _EVERYWHERE))
+
+
+def _by(inode: int) -> str:
+    for name in os.listdir("/proc"):
+        if name.isdecimal() and inode in sockets.held_inodes(int(name)):
+            words = b" ".join(table.command(int(name))).decode("utf-8", "backslashreplace")
+            return f", by {redact_text(words)[:60]} (pid {name})"
+    return ", by a process that may not be looked at"
+
+
+def _remove_dead(address: str, directory: bytes) -> None:
+    """Remove a Unix socket that refuses everybody."""
+    kind, _, path = address.partition(" ")
+    if kind != "unix" or not path or path.startswith("@"):
+        return
+    place = os.path.join(directory, os.fsencode(path))
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+        if not stat.S_ISSOCK(os.lstat(place).st_mode):
+            return
+        probe.settimeout(_CONNECTS_S)
+        if probe.connect_ex(place) == errno.ECONNREFUSED:
+            os.unlink(place)
+
+
+def _order(was: LastingProcess, service: Service, run: str) -> dict[str, Any]:
+    """What the launcher is told (``launcher.Start``)."""
+    user: tuple[int, int, tuple[int, ...]] | None = None
+    if os.geteuid() == 0:
+        user = service.user, service.group, service.groups
+    elif service.user != os.getuid():
+        raise NotStarted(f"it ran as user {service.user}; only root may start it so")
+    if not was.command:
+        raise NotStarted("its command is not known")
+    return {
+        "program": _text(service.program),
+        "arguments": [_text(word) for word in was.command],
+        "environment": [_text(one) for one in _environment(service.environment, run)],
+        "directory": _text(was.directory or b"/"),
+        "streams": [_stream(one) for one in service.streams],
+        "umask": service.umask,
+        "nice": service.nice,
+        "limits": [(one.resource, one.soft, one.hard) for one in service.limits],
+        "user": user,
+        "leads": service.leads,
+    }
+
+
+def _stream(stream: Stream) -> tuple[str, int, int]:
+    return _text(stream.path), stream.flags, stream.position
+
+
+def _environment(recorded: Sequence[bytes], run: str) -> Iterator[bytes]:
+    """The recorded one, in which it is said whose the process is."""
+    mark = f"{RUN_VARIABLE}=".encode()
+    said = _text(next((one[len(mark) :] for one in recorded if one.startswith(mark)), b""))
+    runs = run.split(",")
+    if run and not orphans.belongs(said, runs, lambda _: False):
+        said = runs[-1]
+    yield from (one for one in recorded if not one.startswith(mark))
+    if said:
+        yield mark + said.encode("utf-8", "surrogateescape")
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")

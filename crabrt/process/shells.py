@@ -1,0 +1,203 @@
+"""The shells of a loop, as they go into a checkpoint and are taken up from one.
+
+A shell is known by its name and by the how-manieth of that name the program made: a loop that is
+resumed makes the same ones again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from crabrt.core.clock import boot_id
+from crabrt.core.forks import fork_safe
+from crabrt.core.processes import KeptShell, LastingProcess, ProcessTree
+from crabrt.process.shell import Shell, ShellOptions, ShellRecord, ShellState, ShellUnavailable
+from crabrt.process.shell.launching import CALLED
+from crabrt.process.shell.leftovers import discard
+from crabrt.process.shell.rebuilding import rebuild
+from crabrt.process.shell.session import Session, restored
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode_record: Final = msgspec.msgpack.Decoder(ShellRecord).decode
+_decode_state: Final = msgspec.msgpack.Decoder(ShellState).decode
+
+_made: Counter[str] = Counter()
+_lock = fork_safe(threading.Lock())
+
+Identity = tuple[str, int]
+
+
+def next_ordinal(name: str) -> int:
+    """The how-manieth shell of that name this is in the process, from 0."""
+    with _lock:
+        ordinal = _made[name]
+        _made[name] += 1
+        return ordinal
+
+
+def record_of(kept: KeptShell) -> ShellRecord:
+    """What somebody must know to attach to it.
+
+    Raises:
+        ShellUnavailable: it is malformed.
+    """
+    try:
+        return _decode_record(kept.record)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        what = f"what was kept of shell {kept.name} is malformed: {error}"
+        raise ShellUnavailable(what) from error
+
+
+def _renumbered(kept: KeptShell, numbers: Mapping[int, int]) -> KeptShell:
+    """The same shell, whose first process may have another number now."""
+    number = numbers.get(kept.top)
+    if number is None:
+        return kept
+    with contextlib.suppress(ShellUnavailable):  # it is gone: then it is rebuilt
+        record = restored(record_of(kept), number)
+        return msgspec.structs.replace(kept, top=number, record=_encode(record))
+    return kept
+
+
+def among(trees: Iterable[ProcessTree], known: Iterable[KeptShell]) -> tuple[KeptShell, ...]:
+    """The shells whose processes live, so that an image of them can be given its channels.
+
+    One of which nothing is known is nobody's: it has its channels and no name.
+
+    Args:
+        trees: of those that live.
+        known: what checkpoints say of shells.
+    """
+    kept = {}
+    for one in known:
+        with contextlib.suppress(ShellUnavailable):
+            kept[record_of(one).inside] = one
+    found: dict[bytes, KeptShell] = {}
+    for tree in trees:
+        for process in tree.processes:  # the first one before those that it forked
+            directory = _channels_of(process)
+            if directory in kept:
+                mine = kept[directory]
+                found.setdefault(directory, _renumbered(mine, {mine.top: process.pid}))
+            elif directory and _holds(process, directory):
+                found.setdefault(directory, _nobodys(process, directory))
+    return tuple(found.values())
+
+
+def _channels_of(process: LastingProcess) -> bytes:
+    """The directory that a shell's first process was started with; empty if it is none."""
+    words = iter(process.command)
+    return next(words, b"") if CALLED in words else b""
+
+
+def _holds(process: LastingProcess, directory: bytes) -> bool:
+    """Whether the channels in `directory` are those that it has: by that path as we know it."""
+    try:
+        mine = os.stat(b"/proc/%d/fd/0" % process.pid)
+        return os.path.samestat(mine, os.stat(os.path.join(directory, b"control")))
+    except OSError:
+        return False
+
+
+def _nobodys(process: LastingProcess, directory: bytes) -> KeptShell:
+    record = ShellRecord(
+        directory=directory,
+        isolation="session",
+        init_pid=process.pid,
+        init_started=process.started,
+        mark=os.path.basename(directory).decode("ascii", "replace"),
+        boot=boot_id(),
+        options=ShellOptions(),
+    )
+    return KeptShell("", 0, process.pid, _encode(record))
+
+
+class Shells:
+    """Those of one run. Safe to use from several threads.
+
+    Attributes:
+        within: a command that runs another one where the run's shells are to be, if that is not
+            where the loop is.
+    """
+
+    def __init__(self) -> None:
+        self.within: tuple[str, ...] = ()
+        self._used: weakref.WeakValueDictionary[Identity, Shell] = weakref.WeakValueDictionary()
+        self._last: dict[Identity, tuple[int, KeptShell]] = {}
+        self._recorded: dict[Identity, KeptShell] = {}
+        self._lock = fork_safe(threading.Lock())
+
+    def take(self) -> tuple[KeptShell, ...]:
+        """Those that are alive, with what they could be rebuilt from; a busy one has none.
+
+        Those that came back and that nobody has used since are as they were.
+        """
+        with self._lock:
+            used, waiting = dict(self._used), tuple(self._recorded.values())
+        kept = [self._taken(who, shell) for who, shell in used.items()]
+        return (*waiting, *(one for one in kept if one is not None))
+
+    def _taken(self, who: Identity, shell: Shell) -> KeptShell | None:
+        holding = shell._holding  # noqa: SLF001  this floor's own
+        record = shell.record
+        if record is None:
+            return None
+        known = self._last.get(who)
+        if known is not None and known[0] == holding.uses and known[1].top == record.init_pid:
+            return known[1]
+        state = b""
+        if holding.turn.acquire(blocking=False):
+            try:
+                state = _encode(shell.record_state())
+            except ShellUnavailable:
+                return None
+            finally:
+                holding.turn.release()
+        kept = KeptShell(*who, record.init_pid, _encode(record), state)
+        if state:
+            self._last[who] = (holding.uses, kept)
+        return kept
+
+    def recorded(self, shells: Iterable[KeptShell], numbers: Mapping[int, int]) -> None:
+        """These come back with a state: who uses one of them next takes it up.
+
+        Args:
+            shells: of that state.
+            numbers: of first processes that were restored: what each is now.
+        """
+        with self._lock:
+            used = dict(self._used)
+            self._recorded = {one.identity: _renumbered(one, numbers) for one in shells}
+            self._used.clear()
+        self._last.clear()
+        for shell in used.values():
+            shell._holding.forget()  # noqa: SLF001  this floor's own
+
+    def open(self, who: Identity, shell: Shell, begin: Callable[[], Session]) -> Session:
+        """A session for `shell`, which has none: the recorded one, one rebuilt, or a new one."""
+        with self._lock:
+            self._used[who] = shell
+            kept = self._recorded.pop(who, None)
+        shell._holding.within = self.within  # noqa: SLF001  this floor's own
+        if kept is None:
+            return begin()
+        record = record_of(kept)
+        try:
+            return Session.attach(record)
+        except ShellUnavailable:
+            discard(record)
+            if not kept.state:
+                return begin()
+            state = _decode_state(kept.state)
+            shell._holding.where, shell._holding.may_move = state.directory, True  # noqa: SLF001
+            session = begin()
+            shell.not_rebuilt = rebuild(session, state)
+            return session
