@@ -35,7 +35,8 @@ _LEASES_TELL = frozenset({"ext2/3/4", "xfs", "btrfs", "tmpfs", "f2fs"})
 """Not overlay: a mapping there is of a file in the layer below, which the lease does not see."""
 
 _BLIND = frozenset({"tmpfs", "ramfs"})
-_TRIED: dict[int, bool] = {}  # overlay file systems, by device
+_TRIED: dict[tuple[int, int], bool] = {}
+"""Overlay file systems, by device and identity: numbers of unmounted devices are given again."""
 
 _SIGURG = int(signal.SIGURG)
 
@@ -130,10 +131,10 @@ def first_stores_show(fd: int) -> bool:
     """
     name = file_system(fd)
     if name == "overlay":
-        device = os.fstat(fd).st_dev
-        if device not in _TRIED:
-            _TRIED[device] = _shows_a_store(fd)
-        return _TRIED[device]
+        which = os.fstat(fd).st_dev, os.fstatvfs(fd).f_fsid
+        if which not in _TRIED:
+            _TRIED[which] = _shows_a_store(fd)
+        return _TRIED[which]
     return name not in _BLIND
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import subprocess
@@ -70,20 +71,29 @@ def test_where_that_is_so_is_known(kind):
         assert shows(base) == (path.stat().st_mtime_ns != 0)
 
 
+@contextlib.contextmanager
+def overlay(base):
+    parts = {part: base / part for part in ("lower", "upper", "work", "merged")}
+    for part in parts.values():
+        part.mkdir(parents=True)
+    options = "lowerdir={lower},upperdir={upper},workdir={work}".format(**parts)
+    merged = parts["merged"]
+    subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", merged], check=True)
+    try:
+        yield merged
+    finally:
+        subprocess.run(["umount", merged], check=True)
+
+
 @pytest.mark.root
 def test_overlay_does_as_what_is_below_it():
-    with file_system("tmpfs") as base:
-        parts = {part: base / part for part in ("lower", "upper", "work", "merged")}
-        for part in parts.values():
-            part.mkdir()
-        options = "lowerdir={lower},upperdir={upper},workdir={work}".format(**parts)
-        merged = parts["merged"]
-        subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", merged], check=True)
-        try:
-            (merged / "file").write_bytes(bytes(5000))
-            os.utime(merged / "file", ns=(0, 0))
-            store_after_a_read(merged / "file")
-            assert (merged / "file").stat().st_mtime_ns == 0
-            assert not shows(merged)
-        finally:
-            subprocess.run(["umount", merged], check=True)
+    """One after another: the kernel gives the number of an unmounted device again."""
+    with file_system("ext4") as disk, file_system("tmpfs") as memory:
+        for number, below in enumerate([disk, memory, disk]):
+            with overlay(below / f"{number}") as merged:
+                (merged / "file").write_bytes(bytes(5000))
+                os.utime(merged / "file", ns=(0, 0))
+                store_after_a_read(merged / "file")
+                moved = (merged / "file").stat().st_mtime_ns != 0
+                assert moved == (below is disk)
+                assert shows(merged) == moved
