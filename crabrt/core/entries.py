@@ -76,6 +76,12 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
     state: Payload
 
 
+INTERRUPTIONS = frozenset(
+    {"asyncio.exceptions.CancelledError", "KeyboardInterrupt", "SystemExit", "GeneratorExit"}
+)
+"""Tags of failures by which somebody stopped a loop from outside: Ctrl-C, a cancelled task."""
+
+
 class Body(msgspec.Struct, frozen=True):
     """Base of the bodies. `kind` is the stable name; `optional` lets older readers skip it."""
 
@@ -123,7 +129,10 @@ class Started(Body, frozen=True):
 
 
 class Forked(Body, frozen=True):
-    """The end of the history copied from a parent: what follows is this run's own."""
+    """The end of the history copied from a parent: what follows is this run's own.
+
+    ``ended_by``: the tag of the exception that the parent ended with, if it did nothing after this.
+    """
 
     kind = "forked"
     run: str
@@ -132,6 +141,7 @@ class Forked(Body, frozen=True):
     workspace_id: str
     lineage: Lineage
     turn: int
+    ended_by: str = ""
 
 
 class Resumed(Body, frozen=True):
@@ -225,6 +235,7 @@ class Result(Body, frozen=True):
     Attributes:
         left: how many processes were alive when it ended that had begun while it ran. Until a
             checkpoint has them, this is all that is known of them.
+        acted: False: it was stopped or cancelled before it did anything.
     """
 
     kind = "result"
@@ -235,6 +246,7 @@ class Result(Body, frozen=True):
     cancelled: bool = False
     streamed: bool = False
     left: int = 0
+    acted: bool = True
 
 
 class Recorded(Body, frozen=True):

@@ -107,6 +107,7 @@ def _result(fold: Fold, body: Result, record: Record) -> None:
         duration_ms=plausible(body.duration_ms),
         cancelled=body.cancelled,
         times=old.times + 1,
+        acted=body.acted,
     )
 
 

@@ -23,6 +23,8 @@ def suspects(turn: TurnView) -> Iterator[tuple[ToolView, str]]:
         unknown = [tool for tool in turn.tools if _may_be_external(tool)]
         yield from ((tool, SEEN) for tool in unknown or turn.tools)
     for tool in turn.tools:
+        if not tool.acted:
+            continue
         if tool.prior is Prior.EXTERNAL:
             yield tool, DECLARED
         elif tool.outside and not _was_cleared(turn, tool):

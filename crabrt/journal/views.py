@@ -30,6 +30,7 @@ class ToolView(msgspec.Struct, frozen=True, array_like=True):
         times: how often it ended.
         guess: what it was taken for, where nothing is declared; None: nobody guessed.
         began_ns: wall clock when it (last) began.
+        acted: False: it was stopped or cancelled before it did anything.
     """
 
     call: CallId
@@ -41,6 +42,7 @@ class ToolView(msgspec.Struct, frozen=True, array_like=True):
     times: int = 0
     guess: Likely | None = None
     began_ns: int = 0
+    acted: bool = True
 
     @property
     def name(self) -> str:

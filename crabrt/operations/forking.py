@@ -11,8 +11,8 @@ What was alive comes back when the fork is resumed or restored, beside the origi
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from crabrt.core.content import Content, split_node
 from crabrt.core.entries import (
     Captured,
     Checkpoint,
+    Ended,
     Forked,
     Intent,
     Lineage,
@@ -29,6 +30,7 @@ from crabrt.core.entries import (
     Response,
     Result,
     Started,
+    TurnOpened,
 )
 from crabrt.core.ids import ObjectId, ObjectKind, RunId, new_run_id
 from crabrt.core.processes import ProcessState
@@ -83,11 +85,13 @@ class _Cut:
         place: behind the last shared entry.
         position: the last one of them that counts.
         chain: the chain hash after that; empty if it was not met.
+        ended_by: the tag of the exception that the parent ended with, if it did nothing after that.
     """
 
     place: Position
     position: int
     chain: bytes
+    ended_by: str = ""
 
 
 def fork_to(
@@ -257,7 +261,8 @@ def _find_cut_behind(parent: Path, state: State, after: Position | None) -> _Cut
     """The same, looked for behind `after` only."""
     chain = after.chain if after is not None and after.seq == state.position else b""
     captured: _Cut | None = None
-    for record in read_journal(parent, after=after):
+    records = read_journal(parent, after=after)
+    for record in records:
         if record.entry.seq == state.position:
             chain = record.chain
         body = record.body
@@ -269,8 +274,18 @@ def _find_cut_behind(parent: Path, state: State, after: Position | None) -> _Cut
             return None  # what it belongs to is further back
         captured = _Cut(record.position, state.position, chain)
         if isinstance(body, Checkpoint):
-            return captured
+            return replace(captured, ended_by=_end_of(records))
     return captured
+
+
+def _end_of(records: Iterable[Record]) -> str:
+    """By which exception a run ended that made no call in `records`."""
+    for body in (record.body for record in records):
+        if isinstance(body, Request | Intent | Recorded | TurnOpened):
+            break
+        if isinstance(body, Ended):
+            return "" if body.failure is None else body.failure.tag
+    return ""
 
 
 def _fork_journal(
@@ -286,6 +301,7 @@ def _fork_journal(
             family=state.run.family, parent=state.run.run, seq=cut.position, chain=cut.chain
         ),
         turn=state.turn,
+        ended_by=cut.ended_by,
     )
     parent = run_dir(home, RunId(state.run.run))
     child = run_dir(home, run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from crabrt.core.entries import INTERRUPTIONS
 from crabrt.report import wording
 from crabrt.report.facts import Facts
 from crabrt.report.losses import LISTED_MOST, Loss, Losses
@@ -40,7 +41,8 @@ def heading(facts: Facts, redaction: Redaction) -> Markup:
         text = redaction.line(view.failure.tag)
         if redaction.keeps_texts and view.failure.message:
             text += f": {redaction.line(view.failure.message)}"
-        ended = tag("p", tag("b", "It ended with "), tag("code", text), class_="ended tone-bad")
+        how = "It was interrupted: " if view.failure.tag in INTERRUPTIONS else "It ended with "
+        ended = tag("p", tag("b", how), tag("code", text), class_="ended tone-bad")
     problems = [redaction.line(str(problem.message)) for problem in state.problems]
     return joined(
         tag("h1", tag("bdi", name), " ", tag("span", redaction.line(state.run), class_="run-id")),

@@ -41,6 +41,10 @@ from crabrt.runtime.specs import Spec, Usage
 from crabrt.runtime.standard import NotEncodable
 from crabrt.runtime.waits import Steps
 
+CANCEL_SLACK_S = 5.0
+"""How much later than it did a loop may cancel a call that it cancelled: what a gate took before
+the call began is not in the time that it ran for."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
@@ -71,6 +75,15 @@ class Answer:
             return returned
 
         return items, end
+
+    async def cancelled(self) -> None:
+        """Where the call was cancelled: wait until the loop does it again, as by a time limit.
+
+        Only then do ``asyncio.timeout``, ``wait_for`` and task groups know that it was theirs. If
+        nobody does it for as long as the call ran (a person did, or the call itself), go on.
+        """
+        if self.sealed.cancelled:
+            await asyncio.sleep(self.sealed.lasted_s + CANCEL_SLACK_S)
 
     def value(self) -> Any:
         """The result, or the recorded exception raised.
@@ -391,7 +404,7 @@ def _intent(
         cancelled = isinstance(error, asyncio.CancelledError)
         if cancelled and not begun:
             session.begin_tool_call(fact)
-        with session.lock:
+        with session.recording():
             if begun or cancelled:
                 session.machine.tool_ended()
             if cancelled and not told:
@@ -405,6 +418,5 @@ def _intent(
 def _did_not_act(call: CallId, error: BaseException) -> Result:
     """On record as what it is: it is in no doubt, and has done nothing."""
     if isinstance(error, asyncio.CancelledError):
-        never = NotDurable("it was cancelled before it acted")
-        return Result(call, 0.0, failure=seal_exception(CODECS, never, {}), cancelled=True)
-    return Result(call, 0.0, failure=seal_exception(CODECS, error, {}))
+        return Result(call, 0.0, cancelled=True, acted=False)
+    return Result(call, 0.0, failure=seal_exception(CODECS, error, {}), acted=False)

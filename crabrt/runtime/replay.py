@@ -5,7 +5,8 @@ answered. After C: model replies are answered; calls that left the machine or ma
 taken for external, are answered, never run; every other tool call runs again, its new result
 supersedes the old one, and from the first different result on the loop is live.
 
-Without a result, a declared call is in doubt; one that was only taken for external runs again.
+Without a result, a declared call is in doubt; one that was only taken for external runs again. The
+calls that ended with the run, because it was interrupted, count as without one (design note 14).
 
 In an ordered scope calls must come in the recorded order; a different one is a divergence. Request
 digests are compared, not used to match (except where there is no order, see ``scopes``).
@@ -20,7 +21,9 @@ from enum import Enum
 
 from crabrt.core.content import Content
 from crabrt.core.entries import (
+    INTERRUPTIONS,
     CallId,
+    Ended,
     Failure,
     Forked,
     Intent,
@@ -35,14 +38,9 @@ from crabrt.core.entries import (
     TurnOpened,
 )
 from crabrt.core.verdicts import Likely, Prior
-from crabrt.errors import NotDurable
 from crabrt.journal import Record
 from crabrt.runtime.recovery import GAP, Outside
 from crabrt.runtime.scopes import UNORDERED
-from crabrt.runtime.structured import type_tag
-
-NEVER_ACTED = type_tag(NotDurable)
-"""Failure of an external call that was stopped before it acted."""
 
 
 class Species(Enum):
@@ -62,12 +60,14 @@ class Sealed:
         species: model, tool, or recorded value.
         turn: the turn it belongs to; 0: it is of another line of the family's history.
         opened_seq: seq of its request or intent (of the last one, if it ran again).
-        external: it was declared so.
-        guessed: it was taken for external.
+        external: it was declared so, and not stopped before it acted.
+        guessed: it was taken for external, likewise.
         sealed_seq: seq of its result; None while it has none.
         void: the result is no longer true of the disk (a restore went behind it).
+        acted: False: it was stopped before it did anything.
         model: its name, where the request gave one.
         took_s: how long the model thought, where it gave a reply.
+        lasted_s: how long the call ran, however it ended.
     """
 
     call: CallId
@@ -81,12 +81,14 @@ class Sealed:
     guessed: bool = False
     sealed_seq: int | None = None
     void: bool = False
+    acted: bool = True
     result: Payload = Payload()  # noqa: RUF009  frozen
     failure: Failure | None = None
     cancelled: bool = False
     streamed: bool = False
     model: str | None = None
     took_s: float | None = None
+    lasted_s: float = 0.0
 
     @property
     def lasts(self) -> bool:
@@ -140,6 +142,7 @@ class Replay:
         self._by_call: dict[CallId, Sealed] = {}
         self._externals: dict[CallId, Sealed] = {sealed.call: sealed for sealed in family}
         self._gap: int | None = None
+        self._last_opened = 0
         for record in records:
             self._fold(record)
         self._close_gap()
@@ -170,7 +173,9 @@ class Replay:
 
     def _turn_round(self, body: object, seq: int) -> None:
         """What an entry says about those before it: void, or forgotten."""
-        if isinstance(body, Resumed):
+        if isinstance(body, Ended):
+            self._open_again("" if body.failure is None else body.failure.tag)
+        elif isinstance(body, Resumed):
             self._close_gap()
             if body.mode == "restored":
                 self._void_after(body.position)
@@ -178,7 +183,19 @@ class Replay:
             self._forget_after(body.after)
         elif isinstance(body, Forked):
             self._fork(body.lineage.seq or seq)
+            self._open_again(body.ended_by)
             self.outside.forget_behind(body.turn)
+
+    def _open_again(self, ended_by: str) -> None:
+        """Calls that ended with the run, and because of what ended it, have no outcome.
+
+        Nothing was made of one, as no call was opened after it.
+        """
+        for sealed in self._by_call.values() if ended_by else ():
+            ended_last = sealed.sealed_seq is not None and sealed.sealed_seq > self._last_opened
+            cut_off = sealed.cancelled and ended_by in INTERRUPTIONS
+            if ended_last and (cut_off or not sealed.acted):
+                sealed.sealed_seq = None
 
     def _fork(self, cut: int) -> None:
         """What is behind `cut` happened to the run that this one is a fork of.
@@ -205,6 +222,7 @@ class Replay:
         old = self._by_call.get(call)
         first = old.opened_seq if old is not None and old.turn == turn else seq
         made = self._by_call[call] = Sealed(call, species, digest, turn, first)
+        self._last_opened = seq
         return made
 
     def _seal(self, body: Response | Result, seq: int) -> None:
@@ -217,9 +235,14 @@ class Replay:
         sealed.sealed_seq, sealed.void = seq, False
         sealed.result, sealed.failure = body.result, body.failure
         sealed.cancelled, sealed.streamed = body.cancelled, body.streamed
-        if isinstance(body, Response) and body.failure is None and not body.cancelled:
-            sealed.took_s = body.wait_ms / 1e3
-        if sealed.external and body.failure is not None and body.failure.tag == NEVER_ACTED:
+        if isinstance(body, Response):
+            sealed.lasted_s = body.wait_ms / 1e3
+            if body.failure is None and not body.cancelled:
+                sealed.took_s = sealed.lasted_s
+        else:
+            sealed.lasted_s, sealed.acted = body.duration_ms / 1e3, body.acted
+        if not sealed.acted:
+            sealed.external = sealed.guessed = False
             self._externals.pop(sealed.call, None)
 
     @property

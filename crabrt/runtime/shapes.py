@@ -127,6 +127,7 @@ def _coroutine(made: Loop) -> Any:
         if outer is not None:
             outcome = await adrive(made.call_in(outer, args, kwargs))
             if isinstance(outcome, Answer):
+                await outcome.cancelled()
                 return outcome.value()
             return await _asealed(
                 outcome,

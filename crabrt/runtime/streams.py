@@ -190,6 +190,7 @@ async def areplay(answer: Answer) -> AsyncGenerator[Any, Any]:
     items, end = answer.stream()
     for item in items:
         yield item
+    await answer.cancelled()
     end()
 
 

@@ -215,7 +215,10 @@ def _wrap_coroutine(
             return await plain(*args, **kwargs)
         outcome = await adrive(begin(frame, spec, species, binder.bind(args, kwargs)))
         if isinstance(outcome, Answer):
-            return StreamProxy(None, areplay(outcome)) if outcome.streamed else outcome.value()
+            if outcome.streamed:
+                return StreamProxy(None, areplay(outcome))
+            await outcome.cancelled()
+            return outcome.value()
         inner = outcome.frame(frame)
         try:
             with Inside(inner):

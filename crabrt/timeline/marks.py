@@ -95,7 +95,8 @@ class Mark:
             return f"to {self.to}"
         if self.run is not None:
             return self.run + ("" if self.to is None else f"@{self.to}")
-        return self.text if self.kind in {MarkKind.RESUMED, MarkKind.ENDED} else ""
+        told = self.kind in {MarkKind.RESUMED, MarkKind.ENDED} and self.text != self.sign.word
+        return self.text if told else ""
 
 
 def marks_of_moves(turn: int, moves: Iterable[MoveView]) -> list[Mark]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from crabrt.core.entries import INTERRUPTIONS
 from crabrt.core.secrets import redact_text
 from crabrt.errors import InDoubt
 from crabrt.journal.lookup import RunRow
@@ -142,7 +143,10 @@ def how_it_ended(status: str, view: RunView) -> str | None:
         return "It ended, but its end could not be written: the store was full or gone"
     if status != FAILED or failure is None:
         return None
-    first, *more = redact_text(f"{failure.tag}: {failure.message}").strip().split("\n")
+    if failure.tag in INTERRUPTIONS:
+        return f"It was interrupted ({failure.tag.rpartition('.')[2]})"
+    text = f"{failure.tag}: {failure.message}" if failure.message else failure.tag
+    first, *more = redact_text(text).strip().split("\n")
     return f"It ended with {safe_text(first)}{' …' if more else ''}"
 
 

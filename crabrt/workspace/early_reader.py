@@ -172,7 +172,7 @@ class EarlyReader:
 
         Args:
             may_go_on: asked before each step that takes more than a moment; may wait itself.
-            worth: asked before each file.
+            worth: asked before any file is read, and before each.
         """
         if self.tired:
             return
@@ -211,6 +211,8 @@ class EarlyReader:
                 self._ready[candidate.directory, candidate.name] = candidate.size_bytes
                 self._drop(candidate.directory, {candidate.name})
         size_bytes = sum(self._ready.values())
+        if not worth(len(self._ready), size_bytes):
+            return
         in_order = sorted((size, *which) for which, size in self._ready.items())
         for candidate in map(_Candidate._make, in_order):
             if self.tired or not worth(len(self._ready), size_bytes):

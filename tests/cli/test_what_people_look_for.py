@@ -1,3 +1,4 @@
+import asyncio
 import io
 import json
 import subprocess
@@ -108,6 +109,14 @@ def test_a_piped_hint_is_one_line():
     assert screen._stream.getvalue().count("\n") == 1
 
 
+def test_a_command_is_not_broken_where_lines_are(narrow):
+    """It is copied, and pasted; broken in its middle it is two."""
+    command = "`crab restore some-run-0123abcd@12 --to ../elsewhere/beside`"
+    narrow.paragraph(f"to have it beside what is here: {command} and so on", lead="x ", indent=2)
+    lines = narrow._stream.getvalue().splitlines()
+    assert lines == ["x to have it beside what is here:", f"  {command} and so on"]
+
+
 def test_a_log_says_whose_it_is_and_how_to_go_on(crab, run):
     first, *_, last = crab("log", "last").out.splitlines()
     assert first.startswith(f"{run.run} (crashed) in ")
@@ -122,6 +131,17 @@ def test_a_run_that_failed_says_why(crab, builder, home, workspace):
     assert "It ended with ValueError: no such …" in crab("log", "last").out
     assert "It ended with ValueError: no such …" in crab("status").out
     assert crab("runs", "--json").data[0]["failure"]["tag"] == "ValueError"
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, KeyboardInterrupt, SystemExit])
+def test_a_run_that_was_interrupted_says_so(crab, builder, home, workspace, error):
+    run = builder.small_run(home, workspace)
+    why = Failure(type_tag(error), "", Payload())
+    run.journal.append(Ended("failed", 1.0, failure=why), turn=run.turns)
+    run.close()
+    out = crab("log", "last").out
+    assert f"It was interrupted ({error.__name__})\n" in out
+    assert "failed failed" not in out
 
 
 def test_a_run_that_waits_for_a_decision_is_not_advised_to_do_the_same_again(

@@ -1,6 +1,5 @@
 """Early work in real runs: while a tool runs, and at nobody's expense."""
 
-import gc
 import os
 import threading
 import time
@@ -14,7 +13,6 @@ from crabrt.inspector import early
 from crabrt.inspector.early import EarlyWork
 from crabrt.journal import read_journal, run_dir
 from crabrt.runtime.committing import Committer
-from crabrt.runtime.engine import Engine
 from crabrt.runtime.lingering import Lingering
 from crabrt.runtime.turns import TurnMachine
 from crabrt.store import Store
@@ -47,24 +45,13 @@ def act(what) -> None:
     what()
 
 
-def engine_of(ws):
-    (found,) = (
-        one
-        for one in gc.get_objects()
-        if isinstance(one, Engine)
-        and one.workspace.path == os.fsencode(ws)
-        and not one.closed.is_set()
-    )
-    return found
-
-
 def play(ws, *acts, observer="fanotify"):
     """A run with a turn for each of them; its checkpoints of turns, and its engine."""
     engines = []
 
     @crabrt.agent(workspace=ws, name="run", observer=observer)
     def loop() -> str:
-        engines.append(engine_of(ws))
+        engines.append(crabrt.current_run()._session.engine)
         for turn, what in enumerate(acts):
             think(turn)
             act(what)
@@ -92,7 +79,7 @@ def test_files_that_a_tool_has_finished_are_read_before_it_returns(ws):
     def write_and_wait():
         for number in range(20):
             (ws / f"{number}").write_bytes(os.urandom(20_000))
-        engine = engine_of(ws)
+        engine = crabrt.current_run()._session.engine
         wait_until(lambda: len(engine.early.reads._readings) == 20)
         (ws / "0").write_bytes(b"after all")
 
@@ -108,12 +95,12 @@ def test_files_that_a_tool_has_finished_are_read_before_it_returns(ws):
 def test_what_a_turn_read_early_is_no_part_of_the_next(ws):
     def write_and_remove():
         (ws / "gone").write_bytes(os.urandom(20_000))
-        engine = engine_of(ws)
+        engine = crabrt.current_run()._session.engine
         wait_until(lambda: len(engine.early.reads._readings) == 1)
         (ws / "gone").unlink()
 
     def nothing():
-        assert not engine_of(ws).early.reads._readings
+        assert not crabrt.current_run()._session.engine.early.reads._readings
 
     (first, second), engine = play(ws, write_and_remove, nothing)
     assert engine.early.reads.used == 0
@@ -160,7 +147,7 @@ def test_under_a_scan_the_thread_never_lingers(ws, monkeypatch):
 
     def write():
         (ws / "file").write_bytes(b"x")
-        queued.append(engine_of(ws).lingering._queued)
+        queued.append(crabrt.current_run()._session.engine.lingering._queued)
 
     for observer in ("scan", "auto"):
         play(ws, write, write, observer=observer)

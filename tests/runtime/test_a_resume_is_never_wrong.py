@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from crabrt.core.failpoints import ALL
 from crabrt.core.targets import parse_target
 from crabrt.errors import StoreUnavailable
 from crabrt.journal import Journal, RunIndex
+from crabrt.journal.outside import suspects
 from crabrt.operations.forking import fork_to
 from crabrt.operations.targets import resolve
 from crabrt.runtime import checkpoints
@@ -416,6 +418,224 @@ def test_an_external_call_stopped_before_it_acted_is_in_no_doubt(
     assert not made.exists()
     assert agent(deadly=False).resume("last") == "charged"
     assert made.read_text() == "2"
+
+
+def full_disk_once(monkeypatch, at: int) -> None:
+    """The `at`-th time a store is made durable, its disk is full."""
+    original, times = Session._sync, []
+
+    def sync(self) -> None:
+        times.append(1)
+        if len(times) == at:
+            raise StoreUnavailable("no space left")
+        original(self)
+
+    monkeypatch.setattr(Session, "_sync", sync)
+
+
+def test_an_external_call_that_was_stopped_is_made_by_a_resume(ws: Path, monkeypatch) -> None:
+    """The disk was full; the user has made room."""
+    made = ws.parent / "made"
+
+    @crabrt.tool(effect="external")
+    def charge() -> str:
+        with made.open("a") as file:
+            file.write("1")
+        return "charged"
+
+    @crabrt.agent(workspace=ws, name="stopped")
+    def run() -> str:
+        ask("what now?")
+        return charge()
+
+    full_disk_once(monkeypatch, at=1)
+    with pytest.raises(crabrt.NotDurable):
+        run()
+    assert not made.exists()
+    assert run.resume("last") == "charged"
+    assert run.resume("last") == "charged"
+    assert made.read_text() == "1"
+
+
+def test_what_acted_before_a_call_in_it_was_stopped_is_not_made_again(
+    ws: Path, monkeypatch
+) -> None:
+    """The outer call raises what the inner one was stopped by, and has acted all the same."""
+    made = ws.parent / "made"
+
+    @crabrt.tool(effect="external")
+    def notify() -> None:
+        pass
+
+    @crabrt.tool(effect="external")
+    def charge() -> None:
+        with made.open("a") as file:
+            file.write("1")
+        notify()
+
+    @crabrt.agent(workspace=ws, name="nested")
+    def run() -> None:
+        ask("what now?")
+        charge()
+
+    full_disk_once(monkeypatch, at=2)
+    for start in (run, lambda: run.resume("last")):
+        with pytest.raises(crabrt.NotDurable):
+            start()
+    assert made.read_text() == "1"
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("held_at", ["its gate", "being made durable"])
+def test_an_external_call_is_made_by_a_resume_after_its_loop_was_cancelled(
+    ws: Path, store, monkeypatch, held_at, declared
+) -> None:
+    made = ws.parent / "made"
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def hold(*args: object) -> None:
+        arrived.set()
+        assert go_on.wait(30)
+
+    @crabrt.model
+    async def answer(messages: list[dict]) -> str:
+        return "ok"
+
+    @crabrt.tool(effect="external" if declared else "auto")
+    async def bash(command: str) -> str:
+        with made.open("a") as file:
+            file.write("1")
+        return "charged"
+
+    @crabrt.agent(workspace=ws, name="cancelled")
+    async def run() -> str:
+        await answer([{"role": "user", "content": "what now?"}])
+        return await bash("curl -d amount=5 https://shop.example/charge")
+
+    async def cancelled() -> None:
+        loop = asyncio.ensure_future(run())
+        await asyncio.to_thread(arrived.wait, 30)
+        loop.cancel()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await loop
+
+    with monkeypatch.context() as patch:
+        if held_at == "its gate":
+            patch.setattr(ALL["checkpoint.scanned"], "action", hold)
+        else:
+            patch.setattr(Session, "_sync", hold)
+        asyncio.run(cancelled())
+    assert not made.exists()
+    assert not [tool for turn in store.turns() for tool, _ in suspects(turn)]
+    for _ in range(2):
+        assert asyncio.run(run.resume("last")) == "charged"
+    assert made.read_text() == "1"
+
+
+def interruptible(ws: Path, during: str, **declared: str):
+    """A loop of two turns that gets Ctrl-C in the second, while its list of calls is not empty."""
+    interrupts: list[int] = []
+
+    async def work(here: str, n: int) -> None:
+        if here == during and n == 1 and interrupts:
+            interrupts.pop()
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(30)
+
+    @crabrt.model
+    async def answer(messages: list[dict]) -> str:
+        await work("a model call", len(messages))
+        return "ok"
+
+    @crabrt.tool(**declared)
+    async def act(n: int) -> int:
+        with (ws.parent / "made").open("a") as file:
+            file.write(str(n))
+        await work("a tool call", n)
+        return n
+
+    @crabrt.agent(workspace=ws, name="interrupted")
+    async def run() -> list[int]:
+        done = []
+        for n in range(2):
+            await answer([{"role": "user", "content": "go on"}] * n)
+            done.append(await act(n))
+        return done
+
+    return run, interrupts
+
+
+@pytest.mark.parametrize("declared", [{}, {"effect": "external", "in_doubt": "retry"}])
+@pytest.mark.parametrize(("during", "made"), [("a model call", "01"), ("a tool call", "0111")])
+def test_a_loop_that_got_ctrl_c_goes_on_with_the_call_it_was_in(
+    ws: Path, home: Path, during, made, declared
+) -> None:
+    run, interrupts = interruptible(ws, during, **declared)
+    for start in (run, lambda: run.resume("last")):
+        interrupts.append(1)
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(start())
+    for _ in range(2):
+        assert asyncio.run(run.resume("last")) == [0, 1]
+    assert (ws.parent / "made").read_text() == made
+
+
+def test_what_was_acting_outside_at_ctrl_c_is_in_doubt(ws: Path, home: Path) -> None:
+    run, interrupts = interruptible(ws, "a tool call", effect="external")
+    interrupts.append(1)
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(run())
+    with pytest.raises(crabrt.InDoubt):
+        asyncio.run(run.resume("last"))
+    assert (ws.parent / "made").read_text() == "01"
+
+
+@pytest.mark.parametrize("forked", ["last", "last@2"])
+def test_a_fork_of_a_loop_that_got_ctrl_c_goes_on_too(ws: Path, home: Path, forked) -> None:
+    run, interrupts = interruptible(ws, "a model call")
+    interrupts.append(1)
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(run())
+    with Store.open(home) as opened, RunIndex.open(home) as index:
+        index.refresh()
+        state = resolve(index, parse_target(forked))
+        made = fork_to(opened, state, ws.parent / "beside")
+    assert asyncio.run(run.resume(made.run)) == [0, 1]
+
+
+@pytest.mark.parametrize("limited", [asyncio.timeout, None])
+def test_a_call_that_ran_into_a_time_limit_does_so_again(ws: Path, home: Path, limited) -> None:
+    """It does not run; but the limit is the loop's, and has to see that it was reached."""
+    begun, interrupt = [], [1]
+
+    @crabrt.tool
+    async def slow() -> None:
+        begun.append(1)
+        await asyncio.sleep(30)
+
+    @crabrt.tool
+    async def act() -> str:
+        if interrupt:
+            interrupt.pop()
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(30)
+        return "acted"
+
+    @crabrt.agent(workspace=ws, name="timeouts")
+    async def run() -> str:
+        with contextlib.suppress(TimeoutError):
+            if limited is None:
+                await asyncio.wait_for(slow(), 0.2)
+            else:
+                async with limited(0.2):
+                    await slow()
+        return await act()
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(run())
+    assert asyncio.run(run.resume("last")) == "acted"
+    assert begun == [1]
 
 
 def test_a_disk_that_fails_after_an_external_call_does_not_hide_that_it_happened(

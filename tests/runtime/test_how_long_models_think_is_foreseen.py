@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-import os
 import time
 
 import pytest
@@ -90,17 +88,6 @@ def test_names_that_are_made_up_do_not_fill_the_memory():
 # -- in real runs ---------------------------------------------------------------------------------
 
 
-def engine_of(ws):
-    (found,) = (
-        one
-        for one in gc.get_objects()
-        if isinstance(one, Engine)
-        and one.workspace.path == os.fsencode(ws)
-        and not one.closed.is_set()
-    )
-    return found
-
-
 @crabrt.model
 def think(model: str) -> str:
     time.sleep(0.02)
@@ -119,7 +106,7 @@ def test_a_run_that_is_taken_up_again_knows_its_models(ws, store, killed, die):
 
     @crabrt.tool
     def note() -> None:
-        seen.append(engine_of(ws).forecast.coming_s())
+        seen.append(crabrt.current_run()._session.engine.forecast.coming_s())
         if not (ws.parent / "again").exists():
             die()
 
