@@ -179,7 +179,8 @@ def killed_when_back(agent, criu, top, *, of=None, first=True, changed=False) ->
     `changed` CRIU sees other images than those that were taken.
     """
     killer = top / "killer"
-    restored = f'{criu.program} "$@"; status=$?' if first else "status=1"
+    # It is stopped meanwhile: it may know that CRIU is done before this script does.
+    restored = f'kill -STOP $PPID; {criu.program} "$@"; status=$?' if first else "status=1"
     killer.write_text(
         "#!/bin/sh\n"
         f'case "$*" in *{"*/view" if changed else f"after-{of or agent.server}"}*)\n'

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ import pytest
 from crabrt.process import table
 from crabrt.process.beside import network, whose
 
-from .forked_runs import LIMIT_S, Original, ended, succeeded
+from .forked_runs import Original, ended, succeeded
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("criu")]
 
@@ -255,7 +254,7 @@ def test_gc_leaves_the_channels_of_a_forks_shell(runtime, original):
     assert working_in(fork.path, b"--noediting")
 
 
-def test_the_namespaces_of_a_fork_leave_no_zombies_and_end_with_the_fork(original):
+def test_the_namespaces_of_a_fork_leave_no_zombies_and_end_with_the_fork(original, until):
     original.begin()
     run, fork = original.fork("last@3")
     succeeded(original.crab("restore", f"{run}@-1"))
@@ -265,13 +264,11 @@ def test_the_namespaces_of_a_fork_leave_no_zombies_and_end_with_the_fork(origina
     orphan = subprocess.run(
         [*inside, "sh", "-c", "(sleep 0.01 & echo $!)"], capture_output=True, check=True
     )
-    end = time.monotonic() + LIMIT_S
-    while [one for one in table.children(keeper) if table.inner_number(one) == int(orphan.stdout)]:
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    assert [one.state for one in table.descendants(keeper) if one.ended] == []
+    number = int(orphan.stdout)
+    until(lambda: number not in {table.inner_number(one) for one in table.children(keeper)})
+    until(lambda: not [one for one in table.descendants(keeper) if one.ended])
     succeeded(original.crab("restore", f"{run}@0"))
-    assert ended(keeper)
+    until(lambda: ended(keeper))
 
 
 def test_what_a_process_of_the_fork_has_mapped_holds_no_file_of_the_original(original):

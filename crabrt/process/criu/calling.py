@@ -22,6 +22,9 @@ ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
 )
 """What such a program sees: messages in English, and nobody's own configuration."""
 
+_WHEN_GUARDED: Final = ("/bin/sh", "-c", 'read -r go && exec "$@" < /dev/null', "sh")
+"""A program begins when its guard is there: if we die before, it never does."""
+
 _SLICE_S: Final = 0.05
 _KILL_LIMIT_S: Final = 10.0
 """A killed process that the kernel does not let go of within this time is left behind."""
@@ -92,11 +95,13 @@ class Call:
         half: Half | None = None,
     ) -> None:
         self._began = time.monotonic()
+        guarded = outlives_s is not None
+        words = [*(_WHEN_GUARDED if guarded else ()), *argv]
         with open(output, "wb") as file:
             self._child = claims.helper(
                 lambda: subprocess.Popen(
-                    list(argv),
-                    stdin=subprocess.DEVNULL,
+                    words,
+                    stdin=subprocess.PIPE if guarded else subprocess.DEVNULL,
                     stdout=file,
                     stderr=subprocess.STDOUT,
                     cwd="/",
@@ -110,9 +115,16 @@ class Call:
         if outlives_s is not None:
             try:
                 self._guard = Guard(self.pid, outlives_s, half)
+                self._let_begin()
             except BaseException:
                 self.kill()
                 raise
+
+    def _let_begin(self) -> None:
+        stdin = self._child.stdin
+        assert stdin is not None
+        with contextlib.suppress(BrokenPipeError), stdin:  # it was killed already
+            stdin.write(b"\n")
 
     def __enter__(self) -> Self:
         return self

@@ -150,7 +150,7 @@ def await_others(images: Path, limit_s: float) -> bool:
 
 
 def _is_at_it(pid: int, images: Path) -> bool:
-    """Whether it is such a guard, or CRIU itself, which begins a moment before its guard does."""
+    """Whether it is such a guard, or CRIU itself, which is started a moment before its guard."""
     words = table.command(pid)
     below = os.fsencode(images) + b"/"
     restores = _RESTORES.encode() in words or b"restore" in words
