@@ -58,6 +58,15 @@ class CallId(msgspec.Struct, frozen=True, array_like=True, order=True):
         """The callable's own name; where calls have no order, `name` adds ``~`` and a digest."""
         return self.name.rpartition("~")[0] if self.scope.endswith("/~") else self.name
 
+    @property
+    def inside(self) -> str:
+        """The scope of what happens inside of this call."""
+        return f"{self.scope}/{self.name}#{self.occurrence}"
+
+    def is_within(self, scope: str) -> bool:
+        """Whether it is made in `scope`, or in one that began there."""
+        return self.scope == scope or self.scope.startswith(f"{scope}/")
+
     def __str__(self) -> str:
         return f"{self.scope}:{self.name}#{self.occurrence}"
 
@@ -131,7 +140,7 @@ class Started(Body, frozen=True):
 class Forked(Body, frozen=True):
     """The end of the history copied from a parent: what follows is this run's own.
 
-    ``ended_by``: the tag of the exception that the parent ended with, if it did nothing after this.
+    ``cut_off``: as in `Ended`, if the parent ended and made no call after this.
     """
 
     kind = "forked"
@@ -141,7 +150,7 @@ class Forked(Body, frozen=True):
     workspace_id: str
     lineage: Lineage
     turn: int
-    ended_by: str = ""
+    cut_off: tuple[CallId, ...] = ()
 
 
 class Resumed(Body, frozen=True):
@@ -402,7 +411,13 @@ class Noted(Body, frozen=True):
 class Ended(Body, frozen=True):
     """The agent returned, raised, or the run was closed. A resumed run may go on after it.
 
-    ``status``: ``"done"`` or ``"failed"``. ``exit_ms``: how long the closing checkpoint held it.
+    Attributes:
+        status: ``"done"`` or ``"failed"``.
+        exit_ms: how long the closing checkpoint held it.
+        result: what it returned.
+        failure: what it raised.
+        cut_off: calls whose failure or cancellation is why the run ended, or came with that: a
+            resume makes them again.
     """
 
     kind = "ended"
@@ -410,6 +425,7 @@ class Ended(Body, frozen=True):
     exit_ms: float
     result: Payload = Payload()
     failure: Failure | None = None
+    cut_off: tuple[CallId, ...] = ()
 
 
 BODIES: dict[str, type[Body]] = {

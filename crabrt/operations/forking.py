@@ -18,6 +18,7 @@ from typing import Literal
 
 from crabrt.core.content import Content, split_node
 from crabrt.core.entries import (
+    CallId,
     Captured,
     Checkpoint,
     Ended,
@@ -85,13 +86,13 @@ class _Cut:
         place: behind the last shared entry.
         position: the last one of them that counts.
         chain: the chain hash after that; empty if it was not met.
-        ended_by: the tag of the exception that the parent ended with, if it did nothing after that.
+        cut_off: the calls that the parent ended with, if it made none after that.
     """
 
     place: Position
     position: int
     chain: bytes
-    ended_by: str = ""
+    cut_off: tuple[CallId, ...] = ()
 
 
 def fork_to(
@@ -274,18 +275,18 @@ def _find_cut_behind(parent: Path, state: State, after: Position | None) -> _Cut
             return None  # what it belongs to is further back
         captured = _Cut(record.position, state.position, chain)
         if isinstance(body, Checkpoint):
-            return replace(captured, ended_by=_end_of(records))
+            return replace(captured, cut_off=_cut_off(records))
     return captured
 
 
-def _end_of(records: Iterable[Record]) -> str:
-    """By which exception a run ended that made no call in `records`."""
+def _cut_off(records: Iterable[Record]) -> tuple[CallId, ...]:
+    """Which calls a run ended with that made none in `records`."""
     for body in (record.body for record in records):
         if isinstance(body, Request | Intent | Recorded | TurnOpened):
             break
         if isinstance(body, Ended):
-            return "" if body.failure is None else body.failure.tag
-    return ""
+            return body.cut_off
+    return ()
 
 
 def _fork_journal(
@@ -301,7 +302,7 @@ def _fork_journal(
             family=state.run.family, parent=state.run.run, seq=cut.position, chain=cut.chain
         ),
         turn=state.turn,
-        ended_by=cut.ended_by,
+        cut_off=cut.cut_off,
     )
     parent = run_dir(home, RunId(state.run.run))
     child = run_dir(home, run)

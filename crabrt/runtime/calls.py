@@ -25,12 +25,12 @@ from crabrt.core.entries import (
     Superseded,
 )
 from crabrt.core.verdicts import Likely, Prior
-from crabrt.errors import NotDurable, NotResumable
+from crabrt.errors import NotResumable
 from crabrt.inspector import CallFact, guess_call
 from crabrt.process.family import left_since
 from crabrt.runtime import doubts, golive, outgoing
 from crabrt.runtime.callbacks import external_of, key_of, usage_of
-from crabrt.runtime.exceptions import revive_exception, seal_exception
+from crabrt.runtime.exceptions import blame, revive_exception, seal_exception
 from crabrt.runtime.forecast import Thinking
 from crabrt.runtime.payloads import payload_bytes
 from crabrt.runtime.replay import Advice, Sealed, Species
@@ -96,12 +96,17 @@ class Answer:
 
     def _raised(self) -> None:
         """Raise what the call raised, if it did."""
+        call, failure = self.sealed.call, self.sealed.failure
         if self.sealed.cancelled:
-            raise asyncio.CancelledError
-        failure = self.sealed.failure
-        if failure is not None:
+            self.session.cancelled.append(call)
+            error: BaseException = asyncio.CancelledError()
+        elif failure is not None:
             state = payload_bytes(failure.state, self.session.engine.store)
-            raise revive_exception(CODECS, failure, state, self.known)
+            error = revive_exception(CODECS, failure, state, self.known)
+        else:
+            return
+        blame(error, self.session.id, call)
+        raise error
 
     def _decoded(self) -> Any:
         sealed = self.sealed
@@ -164,11 +169,13 @@ class Acting:
             error: what it raised.
             items: what a stream had delivered until then.
         """
+        blame(error, self.session.id, self.call)
         known, encode = self._spec.known, None
         if items is not None:
             encode = lambda: CODECS.encode(items, known)  # noqa: E731  as in `finish`
         streamed = items is not None
         if isinstance(error, asyncio.CancelledError):
+            self.session.cancelled.append(self.call)
             yield from self._seal(encode, None, cancelled=True, streamed=streamed)
         elif isinstance(error, Exception):
             yield from self._seal(encode, seal_exception(CODECS, error, known), streamed=streamed)
@@ -270,6 +277,7 @@ def begin(frame: Frame, spec: Spec, species: Species, named: Mapping[str, Any]) 
         Unprotected: a checkpoint failed and the run is strict.
     """
     session = frame.session
+    session.cancelled.clear()  # the loop goes on
     key = key_of(spec, named, session.losses)
     if spec.effects is not None:
         identifying = {k: v for k, v in named.items() if k not in spec.effects.volatile}
@@ -401,16 +409,17 @@ def _intent(
                 session.not_durable("its intent cannot be written", guessed=guessed)
             yield from session.make_durable(guessed=guessed)
     except BaseException as error:
-        cancelled = isinstance(error, asyncio.CancelledError)
-        if cancelled and not begun:
+        # Who catches it may go on: a resume has to find that call, and what came of it.
+        if not begun:
             session.begin_tool_call(fact)
         with session.recording():
-            if begun or cancelled:
-                session.machine.tool_ended()
-            if cancelled and not told:
+            session.machine.tool_ended()
+            if not told:
                 session.append(Intent(call, asked.digest, session.payload(asked.arguments), prior))
-            if cancelled or (begun and isinstance(error, NotDurable)):
-                session.append(_did_not_act(call, error))
+            session.append(_did_not_act(call, error))
+        if isinstance(error, asyncio.CancelledError):
+            session.cancelled.append(call)
+        blame(error, session.id, call)
         raise
     return commits
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from crabrt.core.config import Config, resume_request
-from crabrt.core.entries import Failure
 from crabrt.core.targets import parse_target
 from crabrt.errors import NotResumable, StoreUnavailable
 from crabrt.journal import RunView
 from crabrt.runtime import registry
 from crabrt.runtime.calls import Acting, Outcome, begin
 from crabrt.runtime.entering import Entry, enter, enter_child, enter_sealed_child
-from crabrt.runtime.exceptions import seal_exception
+from crabrt.runtime.exceptions import blamed, seal_exception
 from crabrt.runtime.loops import close, give_back
 from crabrt.runtime.meaning import meant, refuse_disabled
 from crabrt.runtime.opening import Setup, check_name
@@ -96,10 +95,11 @@ class OpenRun:
             leave(self._token)
         if self._session is None:
             return
-        failure: Failure | None = None
-        if error is not None:
+        if error is None:
+            yield from self._session.end(None, None)
+        else:
             failure = seal_exception(CODECS, error, {})
-        yield from self._session.end(None, failure)
+            yield from self._session.end(None, failure, blamed(error, self._session.id))
 
     def _close(self) -> None:
         if self._session is not None:

@@ -5,8 +5,8 @@ answered. After C: model replies are answered; calls that left the machine or ma
 taken for external, are answered, never run; every other tool call runs again, its new result
 supersedes the old one, and from the first different result on the loop is live.
 
-Without a result, a declared call is in doubt; one that was only taken for external runs again. The
-calls that ended with the run, because it was interrupted, count as without one (design note 14).
+Without a result, a declared call is in doubt; one that was only taken for external runs again. So
+it is with the calls that the run ended with, as they failed or were cut off (design note 14).
 
 In an ordered scope calls must come in the recorded order; a different one is a divergence. Request
 digests are compared, not used to match (except where there is no order, see ``scopes``).
@@ -21,7 +21,6 @@ from enum import Enum
 
 from crabrt.core.content import Content
 from crabrt.core.entries import (
-    INTERRUPTIONS,
     CallId,
     Ended,
     Failure,
@@ -64,7 +63,7 @@ class Sealed:
         guessed: it was taken for external, likewise.
         sealed_seq: seq of its result; None while it has none.
         void: the result is no longer true of the disk (a restore went behind it).
-        acted: False: it was stopped before it did anything.
+        cut_off: the run ended with it.
         model: its name, where the request gave one.
         took_s: how long the model thought, where it gave a reply.
         lasted_s: how long the call ran, however it ended.
@@ -81,7 +80,7 @@ class Sealed:
     guessed: bool = False
     sealed_seq: int | None = None
     void: bool = False
-    acted: bool = True
+    cut_off: bool = False
     result: Payload = Payload()  # noqa: RUF009  frozen
     failure: Failure | None = None
     cancelled: bool = False
@@ -142,7 +141,7 @@ class Replay:
         self._by_call: dict[CallId, Sealed] = {}
         self._externals: dict[CallId, Sealed] = {sealed.call: sealed for sealed in family}
         self._gap: int | None = None
-        self._last_opened = 0
+        self._replied: dict[str, int] = {}
         for record in records:
             self._fold(record)
         self._close_gap()
@@ -174,7 +173,7 @@ class Replay:
     def _turn_round(self, body: object, seq: int) -> None:
         """What an entry says about those before it: void, or forgotten."""
         if isinstance(body, Ended):
-            self._open_again("" if body.failure is None else body.failure.tag)
+            self._cut_off(body.cut_off)
         elif isinstance(body, Resumed):
             self._close_gap()
             if body.mode == "restored":
@@ -183,19 +182,17 @@ class Replay:
             self._forget_after(body.after)
         elif isinstance(body, Forked):
             self._fork(body.lineage.seq or seq)
-            self._open_again(body.ended_by)
+            self._cut_off(body.cut_off)
             self.outside.forget_behind(body.turn)
 
-    def _open_again(self, ended_by: str) -> None:
-        """Calls that ended with the run, and because of what ended it, have no outcome.
-
-        Nothing was made of one, as no call was opened after it.
-        """
-        for sealed in self._by_call.values() if ended_by else ():
-            ended_last = sealed.sealed_seq is not None and sealed.sealed_seq > self._last_opened
-            cut_off = sealed.cancelled and ended_by in INTERRUPTIONS
-            if ended_last and (cut_off or not sealed.acted):
-                sealed.sealed_seq = None
+    def _cut_off(self, calls: Iterable[CallId]) -> None:
+        """The run ended with them. Not with one whose failure a model has replied to since."""
+        for call in calls:
+            sealed = self._by_call.get(call)
+            if sealed is None or sealed.sealed_seq is None:
+                continue
+            replies = [seq for scope, seq in self._replied.items() if call.is_within(scope)]
+            sealed.cut_off = sealed.sealed_seq > max(replies, default=0)
 
     def _fork(self, cut: int) -> None:
         """What is behind `cut` happened to the run that this one is a fork of.
@@ -222,7 +219,6 @@ class Replay:
         old = self._by_call.get(call)
         first = old.opened_seq if old is not None and old.turn == turn else seq
         made = self._by_call[call] = Sealed(call, species, digest, turn, first)
-        self._last_opened = seq
         return made
 
     def _seal(self, body: Response | Result, seq: int) -> None:
@@ -239,11 +235,12 @@ class Replay:
             sealed.lasted_s = body.wait_ms / 1e3
             if body.failure is None and not body.cancelled:
                 sealed.took_s = sealed.lasted_s
+                self._replied[body.call.scope] = seq
         else:
-            sealed.lasted_s, sealed.acted = body.duration_ms / 1e3, body.acted
-        if not sealed.acted:
-            sealed.external = sealed.guessed = False
-            self._externals.pop(sealed.call, None)
+            sealed.lasted_s = body.duration_ms / 1e3
+            if not body.acted:
+                sealed.external = sealed.guessed = False
+                self._externals.pop(sealed.call, None)
 
     @property
     def externals(self) -> list[Sealed]:
@@ -303,17 +300,17 @@ class Replay:
         known = self._externals.get(call)
         if known is None or known.species is not species or known.digest != digest:
             return None
-        if known.sealed_seq is None:
+        if known.sealed_seq is None or known.cut_off:
             if known.external:
                 return Step(Advice.DOUBT, dataclasses.replace(known, turn=0))
             return None
         return Step(Advice.ANSWER, dataclasses.replace(known, turn=0), undone=True)
 
     def _advise(self, sealed: Sealed) -> Step:
-        if sealed.sealed_seq is None:
+        if sealed.sealed_seq is None or sealed.cut_off:
             if sealed.external:
                 return Step(Advice.DOUBT, sealed)
-            return Step(Advice.ACT, sealed)
+            return Step(Advice.RERUN if sealed.cut_off else Advice.ACT, sealed)
         undone = sealed.void or sealed.sealed_seq > self.position
         undone = undone and sealed.species is Species.TOOL
         if undone and not sealed.lasts:

@@ -61,7 +61,7 @@ class Scope:
 
     def inside(self, call: CallId) -> Scope:
         """The scope of what happens inside a call made here: known by the call, not by order."""
-        return Scope(f"{self.path}/{call.name}#{call.occurrence}")
+        return Scope(call.inside)
 
     def here(self) -> Scope:
         """The scope for a call made now from the current thread and task, reached through this."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import wait
 from typing import Any
 
-from crabrt.core.entries import Ended, Failure, Gated, Payload, TurnOpened
+from crabrt.core.entries import CallId, Ended, Failure, Gated, Payload, TurnOpened
 from crabrt.core.ids import ObjectId, RunId
 from crabrt.errors import CrabError, NotDurable, WorkspaceRefused
 from crabrt.inspector import CallFact
@@ -76,6 +76,7 @@ class Session(Ledger):
         epoch: of the engine's commits, at the last capture (see `committing`).
         messages: what its model calls were told last.
         reaching: asks what its turns reached on the network.
+        cancelled: calls that ended so, since the loop made the last one.
         impatient_in: the last turn in which waiting for parallel tools did not help (`outgoing`).
     """
 
@@ -116,6 +117,7 @@ class Session(Ledger):
         self._job: Job | None = None
         self._held_until = 0.0
         self._calls: list[CallFact] = []
+        self.cancelled: list[CallId] = []
         self._unwritten_end: Ended | None = None
         self._announced: set[bytes] = set()
         self._dropped: deque[None] = deque()
@@ -336,12 +338,18 @@ class Session(Ledger):
 
     # -- the end -----------------------------------------------------------------------------
 
-    def end(self, encode: Callable[[], bytes] | None, failure: Failure | None) -> Steps[None]:
+    def end(
+        self,
+        encode: Callable[[], bytes] | None,
+        failure: Failure | None,
+        blamed: tuple[CallId, ...] = (),
+    ) -> Steps[None]:
         """The agent returned or raised: close the turn, wait until it is durable, say so.
 
         Args:
             encode: gives the encoded result, or None where there is none to keep.
             failure: the exception it raised.
+            blamed: calls that ended with that exception.
         """
         if self.inert:
             return
@@ -354,7 +362,8 @@ class Session(Ledger):
         status = "done" if failure is None else "failed"
         with self.recording():
             result = self.value(encode) if encode is not None else Payload()
-            body = Ended(status, exit_ms, result, failure)
+            cut_off = () if failure is None else tuple(sorted({*blamed, *self.cancelled}))
+            body = Ended(status, exit_ms, result, failure, cut_off)
             self._unwritten_end = None if self.append(body) else body
         future = self.engine.submit(self._sync)
         if not future.done():
@@ -389,7 +398,8 @@ class Session(Ledger):
         if end is None or self.lease.inert:
             return
         result = Payload(missing="the store could not be written")
-        short = Ended(end.status, end.exit_ms, Payload() if end.failure else result, end.failure)
+        result = Payload() if end.failure else result
+        short = Ended(end.status, end.exit_ms, result, end.failure, end.cut_off)
         try:
             self.settle_gap()
             self.journal.append(short, turn=self.machine.turn)

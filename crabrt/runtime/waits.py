@@ -30,11 +30,15 @@ Steps = Generator[Wait, bool, T]
 
 
 def drive(steps: Steps[T]) -> T:
-    """Run `steps` to the end, blocking; its return value."""
+    """Run `steps` to the end, blocking; its return value. An interrupt is raised in `steps`."""
     try:
         wait = next(steps)
         while True:
-            done, _ = concurrent.futures.wait([wait.future], timeout=wait.limit_s)
+            try:
+                done, _ = concurrent.futures.wait([wait.future], timeout=wait.limit_s)
+            except BaseException as error:
+                steps.throw(error)  # what is on record of it is written while it ends
+                raise
             wait = steps.send(bool(done))
     except StopIteration as stop:
         value: T = stop.value

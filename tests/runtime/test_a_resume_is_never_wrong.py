@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -457,9 +458,87 @@ def test_an_external_call_that_was_stopped_is_made_by_a_resume(ws: Path, monkeyp
     assert made.read_text() == "1"
 
 
-def test_what_acted_before_a_call_in_it_was_stopped_is_not_made_again(
-    ws: Path, monkeypatch
+def interrupted_once(patch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the loop waits until what an external call depends on is durable."""
+    original, times = Session._sync, []
+
+    def sync(self) -> None:
+        times.append(1)
+        if len(times) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+        original(self)
+
+    patch.setattr(Session, "_sync", sync)
+
+
+def refused_once(patch: pytest.MonkeyPatch) -> None:
+    """The checkpoint before an external call cannot be made durable."""
+    original, times = Session.durable_gate, []
+
+    def gate(self, **how):
+        times.append(1)
+        if len(times) == 1:
+            self.not_durable("no space left")
+        yield from original(self, **how)
+
+    patch.setattr(Session, "durable_gate", gate)
+
+
+def full_once(patch: pytest.MonkeyPatch) -> None:
+    full_disk_once(patch, at=1)
+
+
+@pytest.mark.parametrize("stopped", [full_once, refused_once, interrupted_once])
+@pytest.mark.parametrize("caught", [False, True])
+def test_whatever_stopped_an_external_call_before_it_acted(
+    ws: Path, killed, die, stopped, caught
 ) -> None:
+    """Where the loop went on from that, so does a resume; else the call is made."""
+    made = ws.parent / "made"
+
+    def agent(deadly: bool):
+        @crabrt.tool(effect="external")
+        def charge(n: int) -> None:
+            with made.open("a") as file:
+                file.write(str(n))
+
+        @crabrt.tool
+        def act() -> None:
+            if deadly:
+                die()
+
+        @crabrt.agent(workspace=ws, name="stopped")
+        def run() -> str:
+            ask("what now?")
+            outcome = "charged"
+            try:
+                charge(1)
+            except (crabrt.NotDurable, KeyboardInterrupt):
+                if not caught:
+                    raise
+                outcome = "stopped"
+            ask(outcome)
+            act()
+            charge(2)
+            return outcome
+
+        return run
+
+    def body() -> None:
+        stopped(pytest.MonkeyPatch())
+        with contextlib.suppress(crabrt.NotDurable, KeyboardInterrupt):
+            agent(deadly=True)()
+        die()
+
+    killed(body)
+    assert not made.exists()
+    for _ in range(2):
+        assert agent(deadly=False).resume("last") == ("stopped" if caught else "charged")
+    assert made.read_text() == ("2" if caught else "12")
+
+
+def test_what_acted_before_a_call_in_it_was_stopped_is_in_doubt(ws: Path, monkeypatch) -> None:
     """The outer call raises what the inner one was stopped by, and has acted all the same."""
     made = ws.parent / "made"
 
@@ -479,9 +558,10 @@ def test_what_acted_before_a_call_in_it_was_stopped_is_not_made_again(
         charge()
 
     full_disk_once(monkeypatch, at=2)
-    for start in (run, lambda: run.resume("last")):
-        with pytest.raises(crabrt.NotDurable):
-            start()
+    with pytest.raises(crabrt.NotDurable):
+        run()
+    with pytest.raises(crabrt.InDoubt):
+        run.resume("last")
     assert made.read_text() == "1"
 
 

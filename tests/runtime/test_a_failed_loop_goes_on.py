@@ -1,0 +1,280 @@
+"""A loop that died of a call's failure: what failed may work now, so a resume makes it again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import pytest
+
+import crabrt
+from crabrt.core.entries import CallId
+from crabrt.core.targets import parse_target
+from crabrt.journal import RunIndex
+from crabrt.operations.forking import fork_to
+from crabrt.operations.targets import resolve
+from crabrt.runtime.exceptions import blame, blamed
+from crabrt.store import Store
+
+
+class Outage:
+    """What fails, until it is mended; and every call that was really made."""
+
+    def __init__(self, *broken: str) -> None:
+        self.broken = set(broken)
+        self.made: list[str] = []
+
+    def call(self, name: str, error: type[Exception] = ConnectionError) -> str:
+        self.made.append(name)
+        if name in self.broken:
+            raise error(f"{name} is down")
+        return name
+
+    def model(self):
+        @crabrt.model
+        def think(messages: list[dict]) -> str:
+            return self.call(f"think {len(messages)}")
+
+        return think
+
+    def tool(self, **declared):
+        @crabrt.tool(**declared)
+        def act(n: int) -> str:
+            return self.call(f"act {n}")
+
+        return act
+
+
+def simple(ws: Path, outage: Outage, **declared):
+    think, act = outage.model(), outage.tool(**declared)
+
+    @crabrt.agent(workspace=ws, name="simple")
+    def run() -> list[str]:
+        return [call for n in range(3) for call in (think([{"role": "user"}] * n), act(n))]
+
+    return run
+
+
+@pytest.mark.parametrize("broken", ["think 1", "act 1", "think 0"])
+def test_the_call_that_failed_is_made_again(ws: Path, home: Path, broken) -> None:
+    outage = Outage(broken)
+    run = simple(ws, outage)
+    for start in (run, lambda: run.resume("last")):  # and fails again
+        with pytest.raises(ConnectionError):
+            start()
+    outage.broken.clear()
+    whole = ["think 0", "act 0", "think 1", "act 1", "think 2", "act 2"]
+    for _ in range(2):
+        assert run.resume("last") == whole
+    assert outage.made == sorted([*whole, broken, broken], key=whole.index)
+
+
+def test_what_failed_outside_is_in_doubt(ws: Path, home: Path) -> None:
+    """It may have acted before it raised: who declared it says what then."""
+    outage = Outage("act 1")
+    run = simple(ws, outage, effect="external")
+    with pytest.raises(ConnectionError):
+        run()
+    with pytest.raises(crabrt.InDoubt):
+        run.resume("last")
+    assert outage.made.count("act 1") == 1
+    outage.broken.clear()
+    assert simple(ws, outage, effect="external", in_doubt="retry").resume("last")[-1] == "act 2"
+    assert outage.made.count("act 1") == 2
+    assert outage.made.count("act 0") == 1
+
+
+@pytest.mark.parametrize("wrapping", ["cause", "context", "group", "from none"])
+def test_also_where_the_loop_raised_what_it_made_of_it(ws: Path, home: Path, wrapping) -> None:
+    outage = Outage("think 1")
+    think, act = outage.model(), outage.tool()
+
+    @crabrt.agent(workspace=ws, name="wrapping")
+    def run() -> None:
+        for n in range(2):
+            try:
+                think([{"role": "user"}] * n)
+            except ConnectionError as error:
+                if wrapping == "group":
+                    raise ExceptionGroup("all", [ValueError(), error]) from None
+                if wrapping == "cause":
+                    raise RuntimeError("no model") from error
+                if wrapping == "context":
+                    raise RuntimeError("no model")  # noqa: B904  as many loops do
+                raise RuntimeError("no model") from None
+            act(n)
+
+    with pytest.raises((RuntimeError, ExceptionGroup)):
+        run()
+    outage.broken.clear()
+    run.resume("last")
+    assert outage.made == ["think 0", "act 0", "think 1", "think 1", "act 1"]
+
+
+def test_a_failure_that_the_loop_went_on_from_stays_one(ws: Path, home: Path) -> None:
+    """It told the model, and the run ended for another reason; both are on one chain."""
+    outage = Outage("act 0", "think 2")
+    think, act = outage.model(), outage.tool()
+
+    @crabrt.agent(workspace=ws, name="handling")
+    def run() -> str:
+        think([{"role": "user"}])
+        try:
+            act(0)
+        except ConnectionError:
+            think([])
+            return think([{"role": "user"}] * 2)  # while the first one is handled
+        return "it never failed"
+
+    with pytest.raises(ConnectionError):
+        run()
+    outage.broken.clear()
+    assert run.resume("last") == "think 2"
+    assert outage.made == ["think 1", "act 0", "think 0", "think 2", "think 2"]
+
+
+def test_a_loop_that_cleans_up_first_goes_on_too(ws: Path, home: Path) -> None:
+    outage = Outage("think 1")
+    think, act = outage.model(), outage.tool()
+
+    @crabrt.agent(workspace=ws, name="cleaning")
+    def run() -> str:
+        think([])
+        try:
+            think([{"role": "user"}])
+        except ConnectionError:
+            act(9)
+            raise
+        return act(1)
+
+    with pytest.raises(ConnectionError):
+        run()
+    outage.broken.clear()
+    assert run.resume("last") == "act 1"
+    assert outage.made == ["think 0", "think 1", "act 9", "think 1", "act 1"]
+
+
+@pytest.mark.parametrize("forked", [False, True])
+def test_parallel_calls_that_were_cancelled_with_it_are_made_too(
+    ws: Path, home: Path, forked
+) -> None:
+    outage, ended = Outage("act 1"), []
+
+    @crabrt.tool
+    async def act(n: int) -> int:
+        outage.made.append(f"begins {n}")
+        await asyncio.sleep(0.05)
+        outage.call(f"act {n}")
+        await asyncio.sleep(0.05)
+        ended.append(n)
+        return n
+
+    @crabrt.agent(workspace=ws, name="parallel")
+    async def run() -> list[int]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(act(n)) for n in range(3)]
+        return [task.result() for task in tasks]
+
+    with pytest.raises(ExceptionGroup):
+        asyncio.run(run())
+    assert ended == []
+    outage.broken.clear()
+    target = "last"
+    if forked:
+        with Store.open(home) as opened, RunIndex.open(home) as index:
+            index.refresh()
+            target = fork_to(opened, resolve(index, parse_target("last")), ws.parent / "fork").run
+    assert asyncio.run(run.resume(target)) == [0, 1, 2]
+    assert sorted(ended) == [0, 1, 2]
+
+
+def test_a_tool_that_failed_within_another_and_in_a_child_run(ws: Path, home: Path) -> None:
+    outage = Outage("act 1")
+    think, act = outage.model(), outage.tool()
+
+    @crabrt.tool
+    def outer(n: int) -> str:
+        outage.made.append(f"outer {n}")
+        return act(n)
+
+    @crabrt.agent(workspace=ws, name="child")
+    def child(n: int) -> str:
+        think([{"role": "user"}] * n)
+        return outer(n)
+
+    @crabrt.agent(workspace=ws, name="boss")
+    def boss() -> list[str]:
+        return [child(n) for n in range(2)]
+
+    with pytest.raises(ConnectionError):
+        boss()
+    outage.broken.clear()
+    assert boss.resume("last") == ["act 0", "act 1"]
+    first = ["think 0", "outer 0", "act 0", "think 1", "outer 1", "act 1"]
+    assert outage.made == [*first, "outer 1", "act 1"]
+
+
+def test_a_stream_that_broke_and_took_the_loop_along(ws: Path, home: Path) -> None:
+    outage = Outage("think 2")
+
+    @crabrt.model
+    def stream(messages: list[dict]):
+        yield "first"
+        yield outage.call(f"think {len(messages)}")
+
+    @crabrt.agent(workspace=ws, name="streaming")
+    def run() -> list[str]:
+        return list(stream([{"role": "user"}] * 2))
+
+    with pytest.raises(ConnectionError):
+        run()
+    outage.broken.clear()
+    assert run.resume("last") == ["first", "think 2"]
+
+
+def test_an_opened_run_goes_on_too(ws: Path, home: Path) -> None:
+    outage = Outage("act 0")
+    act = outage.tool()
+
+    def body(**how) -> str:
+        with crabrt.open_run(workspace=ws, name="opened", **how):
+            return act(0)
+
+    with pytest.raises(ConnectionError):
+        body()
+    outage.broken.clear()
+    assert body(resume="last") == "act 0"
+    assert outage.made == ["act 0", "act 0"]
+
+
+def test_what_is_noted_on_an_exception_is_not_recorded(ws: Path, home: Path, store) -> None:
+    """One object that is raised again and again: only the last call counts."""
+    shared = ValueError("always the same")
+
+    @crabrt.tool
+    def act(n: int) -> None:
+        raise shared
+
+    @crabrt.agent(workspace=ws, name="sharing")
+    def run() -> str:
+        for n in range(3):
+            with contextlib.suppress(ValueError):
+                act(n)
+        assert [str(call) for call in blamed(shared, crabrt.current_run().id)] == ["0:act#2"]
+        return "done"
+
+    assert run() == "done"
+    assert b"crabrt_calls" not in b"".join(
+        path.read_bytes() for path in home.rglob("*") if path.is_file()
+    )
+
+
+def test_an_exception_that_takes_no_notes_is_left_alone() -> None:
+    class Sealed(Exception):
+        def __setattr__(self, name: str, value: object) -> None:
+            raise AttributeError(name)
+
+    error = Sealed()
+    blame(error, "run", CallId("0", "act", 0))
+    assert blamed(error, "run") == ()
