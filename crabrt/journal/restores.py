@@ -54,6 +54,8 @@ class Begin(msgspec.Struct, frozen=True, tag="begin"):
         boot: the boot it began in.
         alive_before, alive_target: the roots of what was alive and of what is to be, where
             processes are restored with the files.
+        known: of an undo, what was known before the restore that it takes back, and is again; None:
+            the target.
     """
 
     id: str
@@ -67,6 +69,7 @@ class Begin(msgspec.Struct, frozen=True, tag="begin"):
     boot: str
     alive_before: ObjectId | None = None
     alive_target: ObjectId | None = None
+    known: ObjectId | None = None
 
     @property
     def is_about_processes(self) -> bool:
@@ -76,7 +79,8 @@ class Begin(msgspec.Struct, frozen=True, tag="begin"):
     @property
     def roots(self) -> tuple[ObjectId, ...]:
         """All that it names."""
-        every = (self.before, self.target, self.base, self.alive_before, self.alive_target)
+        files = (self.before, self.target, self.base, self.known)
+        every = (*files, self.alive_before, self.alive_target)
         return tuple(root for root in every if root is not None)
 
 
@@ -88,12 +92,25 @@ class End(msgspec.Struct, frozen=True, tag="end"):
         root: the state it left.
         changed: False where it was given up before it touched anything.
         wall_ns: when it ended.
+        known: the state from which somebody else's work differs, where that is not `root`: people
+            may have changed what the restore left alone, or brought back.
     """
 
     id: str
     root: ObjectId
     changed: bool
     wall_ns: int
+    known: ObjectId | None = None
+
+    @property
+    def base(self) -> ObjectId:
+        """What is known once it is over."""
+        return self.known or self.root
+
+    @property
+    def roots(self) -> tuple[ObjectId, ...]:
+        """All that it names."""
+        return (self.root,) if self.known is None else (self.root, self.known)
 
 
 class Revived(msgspec.Struct, frozen=True, tag="revived"):
@@ -186,12 +203,17 @@ class RestoreLog:
         back = [one for one in self.records() if isinstance(one, Revived) and one.boot == boot]
         return tuple(who for one in back for who in one.processes)
 
-    def last_end_root(self) -> tuple[ObjectId, int] | None:
-        """The state the last restore left, and when (ns since the epoch). Raises as `records`."""
+    def last_end(self) -> End | None:
+        """The end of the last restore that changed something. Raises as `records`."""
         for record in reversed(self.records()):
             if isinstance(record, End) and record.changed:
-                return record.root, record.wall_ns
+                return record
         return None
+
+    def last_end_root(self) -> tuple[ObjectId, int] | None:
+        """The state the last restore left, and when (ns since the epoch). Raises as `records`."""
+        end = self.last_end()
+        return None if end is None else (end.root, end.wall_ns)
 
     def undo_point(self, max_age_days: float) -> tuple[Begin, End] | None:
         """The last restore that changed something, if it is young enough. Raises as `records`."""
@@ -206,7 +228,8 @@ class RestoreLog:
     def roots(self, max_age_days: float) -> tuple[ObjectId, ...]:
         """The roots a collection must keep. Raises as `records`.
 
-        They are undo points, what an interrupted restore needs, and the state the last one left.
+        They are undo points, what an interrupted restore needs, the state the last one left, and
+        what is known since.
         """
         records = self.records()
         keep: list[ObjectId] = []
@@ -215,8 +238,8 @@ class RestoreLog:
                 _young(record.wall_ns, max_age_days) or record is records[-1]
             ):
                 keep += record.roots
-        last = self.last_end_root()
-        return tuple(dict.fromkeys(keep + ([last[0]] if last else [])))
+        last = self.last_end()
+        return tuple(dict.fromkeys([*keep, *(last.roots if last is not None else ())]))
 
     def append(self, record: Record) -> None:
         """Add a record and make it durable.
@@ -301,6 +324,7 @@ def begin(
     label: str,
     alive_before: ObjectId | None = None,
     alive_target: ObjectId | None = None,
+    known: ObjectId | None = None,
 ) -> Begin:
     """A `Begin` of now."""
     return Begin(
@@ -315,6 +339,7 @@ def begin(
         boot_id(),
         alive_before,
         alive_target,
+        known,
     )
 
 

@@ -275,9 +275,9 @@ def undo_restore(
 
 
 def last_known(index: RunIndex, workspace: Workspace) -> ObjectId | None:
-    """The newest state of `workspace` that a run or a restore left; None if there never was one.
+    """The newest state of `workspace` that a run left, or that is known since a restore.
 
-    What differs from it was changed by somebody who is neither.
+    What differs from it was changed by somebody who is neither. None if there never was one.
 
     Raises:
         DamagedJournal, StoreUnavailable: the log of restores cannot be read.
@@ -287,9 +287,9 @@ def last_known(index: RunIndex, workspace: Workspace) -> ObjectId | None:
         view = run.view
         if view.root is not None:
             newest = max(newest or (0, view.root), (view.root_ns, view.root))
-    ended = RestoreLog(workspace.state_dir).last_end_root()
-    if ended is not None and (newest is None or ended[1] >= newest[0]):
-        return ended[0]
+    ended = RestoreLog(workspace.state_dir).last_end()
+    if ended is not None and (newest is None or ended.wall_ns >= newest[0]):
+        return ended.base
     return None if newest is None else newest[1]
 
 

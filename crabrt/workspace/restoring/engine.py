@@ -101,7 +101,7 @@ def undo(
         workspace: what to restore.
         writer: has the states, and takes the checkpoint of what is there.
         base: the state its owner last knew (a run may have gone on from what was restored); None:
-            the state that the restore left.
+            what is known since the restore.
         force: overwrite what somebody else changed.
         dry_run: touch nothing, log nothing.
         progress: called with steps done and steps in all.
@@ -127,15 +127,18 @@ def undo(
                 hint=f"undo points are kept {max_age_days:g} days",
             )
         begun, ended = point
+        base = base or ended.base
         return session.restore(
             begun.before,
-            base or ended.root,
+            base,
             Scope(begun.paths),
             force=force,
             dry_run=dry_run,
             label="undo",
             beside=beside,
             expect=expect,
+            known=begun.base,
+            left=(begun.target,) if base == ended.base else (),
         )
 
 

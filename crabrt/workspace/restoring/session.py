@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
@@ -41,6 +41,7 @@ from crabrt.workspace.restoring import bystanders, files, finish
 from crabrt.workspace.restoring.apply import Apply, Progress, Unwritable
 from crabrt.workspace.restoring.ground import Ground
 from crabrt.workspace.restoring.handles import Blocked, Handles
+from crabrt.workspace.restoring.known import known_after
 from crabrt.workspace.restoring.plan import entries_from, entry_or_none, make_plan
 from crabrt.workspace.restoring.previews import preview_id
 from crabrt.workspace.restoring.report import RestoreReport
@@ -107,8 +108,14 @@ class Session:
         label: str,
         beside: Beside | None = None,
         expect: str | None = None,
+        known: ObjectId | None = None,
+        left: Sequence[ObjectId] = (),
     ) -> RestoreReport:
-        """Restore or, in a dry run, say what that would do."""
+        """Restore or, in a dry run, say what that would do; most is as in `engine.restore`.
+
+        `known` is as in `Begin`. What is as in one of `left`, states that a restore brought, is
+        nobody else's work, whether it is in `base` or not.
+        """
         self._check_present(target)
         tracker = self._tracker()
         before = self._capture(tracker, durable=not dry_run)
@@ -121,7 +128,7 @@ class Session:
                 plan, blocked = without_mounts(
                     self._plan(handles, before, target, scope), handles.mounts
                 )
-            conflicts = self._conflicts(base, before, plan, scope, force=force)
+            conflicts = self._conflicts(base, left, before, plan, scope, force=force)
             if beside is not None:
                 conflicts = tuple(path for path in conflicts if path not in beside.theirs)
             ending = frozenset[int]() if beside is None else beside.ending
@@ -151,19 +158,13 @@ class Session:
                 label=label,
                 alive_before=None if beside is None else beside.before,
                 alive_target=None if beside is None else beside.target,
+                known=known,
             )
             self._log.append(begun)
             _begun()
             if beside is not None:
                 beside.begun(begun.id)
-            apply = Apply(
-                Ground(handles, self._writer),
-                self._writer,
-                plan,
-                begun.id,
-                skip_damaged=force,
-                progress=self._progress,
-            )
+            apply = self._apply(Ground(handles, self._writer), plan, begun)
             return self._carry_out(handles, apply, plan, begun, report=report, tracker=tracker)
 
     def recover(self) -> RestoreReport | None:
@@ -186,14 +187,7 @@ class Session:
             ground = Ground(
                 handles, self._writer, recovering=True, rebooted=begun.boot != boot_id()
             )
-            apply = Apply(
-                ground,
-                self._writer,
-                plan,
-                begun.id,
-                skip_damaged=begun.force,
-                progress=self._progress,
-            )
+            apply = self._apply(ground, plan, begun)
             apply.changed = True  # before it was interrupted
             done = self._carry_out(handles, apply, plan, begun, report=report, tracker=None)
             return replace(done, conflicts=tuple(apply.foreign))
@@ -210,7 +204,7 @@ class Session:
             if not force or begun is None:
                 raise
             root = self._capture(self._tracker(), durable=True)
-            self._log.append(End(begun.id, root, changed=True, wall_ns=time.time_ns()))
+            self._log.append(self._end(begun, root))
             return None
 
     # The parts.
@@ -253,6 +247,25 @@ class Session:
                     tracker.save()
         return root
 
+    def _end(self, begun: Begin, root: ObjectId) -> End:
+        """The end of a restore that left `root`; what it names is durable.
+
+        If the state known before is not whole in the store, others' work cannot be told: what is
+        there is known from now on.
+        """
+        known = root
+        with suppress(Damaged):
+            known = known_after(self._writer, begun, root)
+            if known not in {root, begun.known}:
+                self._writer.sync()
+        return End(
+            begun.id,
+            root,
+            changed=True,
+            wall_ns=time.time_ns(),
+            known=known if known != root else None,
+        )
+
     @contextmanager
     def _handles(self, *, may_loosen: bool) -> Iterator[Handles]:
         fd = self._workspace.open_root()
@@ -279,22 +292,26 @@ class Session:
     def _conflicts(
         self,
         base: ObjectId | None,
+        left: Sequence[ObjectId],
         before: ObjectId,
         plan: Plan,
         scope: Scope,
         *,
         force: bool,
     ) -> tuple[bytes, ...]:
-        """What is in the way of the plan and differs from `base`, the state last known.
+        """What is in the way of the plan and differs from `base`, the state last known, and `left`.
 
         A state that was captured and never became durable may have lost a part to a power cut.
         """
-        if base is None or base == before:
+        if base is None:
             return ()
         touched = {change.path for change in plan.changes}
         try:
-            theirs = diff_roots(self._writer, base, before, scope.paths)
-            return tuple(change.path for change in theirs if change.path in touched)
+            touched &= self._differing(base, before, scope)
+            for brought in left if touched else ():
+                with suppress(Damaged):  # then it tells nothing
+                    touched &= self._differing(brought, before, scope)
+            return tuple(change.path for change in plan.changes if change.path in touched)
         except Damaged as error:
             if force:
                 return ()
@@ -303,6 +320,9 @@ class Session:
                 where=base.hex(),
                 hint="--force restores without that check (undoable)",
             ) from error
+
+    def _differing(self, one: ObjectId, other: ObjectId, scope: Scope) -> set[bytes]:
+        return {change.path for change in diff_roots(self._writer, one, other, scope.paths)}
 
     def _would_lose(self, conflicts: tuple[bytes, ...]) -> WouldLoseChanges:
         return WouldLoseChanges(
@@ -352,6 +372,16 @@ class Session:
             links_broken=plan.links_broken,
         )
 
+    def _apply(self, ground: Ground, plan: Plan, begun: Begin) -> Apply:
+        return Apply(
+            ground,
+            self._writer,
+            plan,
+            begun.id,
+            skip_damaged=begun.force,
+            progress=self._progress,
+        )
+
     def _carry_out(
         self,
         handles: Handles,
@@ -380,7 +410,7 @@ class Session:
         root = begun.target
         if done.problems or begun.paths or self._left_alone:
             root = self._capture(tracker or self._tracker(), durable=True)
-        self._log.append(End(begun.id, root, changed=True, wall_ns=time.time_ns()))
+        self._log.append(self._end(begun, root))
         _ended()
         self._log.compact(UNDO_KEEP_DAYS)
         return replace(

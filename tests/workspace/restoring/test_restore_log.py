@@ -2,9 +2,12 @@
 
 import contextlib
 import os
+import struct
 import time
 
+import msgspec
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -144,3 +147,30 @@ def test_a_restore_that_changed_nothing_is_no_undo_point(log):
     log.append(_end(1, changed=False))
     assert log.undo_point(14) is None
     assert log.last_end_root() is None
+
+
+def test_a_log_from_before_there_was_another_known_state_is_read(log):
+    """Records as they were: without the fields that came later."""
+    log.append(_begin(1, wall_ns=1))
+    started = {"type": "begin", "id": f"{2:016x}", "before": ONE, "target": TWO, "base": None}
+    started |= {"paths": [b"a"], "force": False, "label": "undo", "wall_ns": 1, "boot": "b"}
+    ended = {"type": "end", "id": f"{2:016x}", "root": TWO, "changed": True, "wall_ns": 1}
+    for record in (started, ended):
+        payload = msgspec.msgpack.encode(record)
+        size = len(payload)
+        frame = struct.pack("<IIQ", size, size ^ 0xFFFF_FFFF, xxhash.xxh3_64_intdigest(payload))
+        with log.path.open("ab") as file:
+            file.write(frame + payload)
+    assert log.records()[1].known is None
+    assert log.last_end().base == TWO
+    assert log.roots(0) == (TWO,)
+
+
+def test_what_is_known_is_kept_with_what_was_left(log):
+    log.append(_begin(1, wall_ns=1))
+    log.append(logs.End(f"{1:016x}", TWO, changed=True, wall_ns=1, known=ONE))
+    log.append(_begin(2, wall_ns=1))
+    log.append(_end(2, changed=False))
+    assert log.last_end().base == ONE
+    assert log.last_end_root() == (TWO, 1)
+    assert set(log.roots(0)) == {ONE, TWO}
