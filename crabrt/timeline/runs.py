@@ -150,14 +150,23 @@ def how_it_ended(status: str, view: RunView) -> str | None:
     return f"It ended with {safe_text(first)}{' …' if more else ''}"
 
 
-def how_to_go_on(run: str, status: str, view: RunView, resume: str = "crab resume") -> str | None:
-    """How a run is taken up again, by the command `resume`; None: there is nothing to take up."""
+def how_to_go_on(
+    run: str, status: str, view: RunView, resume: str = "crab resume"
+) -> tuple[str, ...]:
+    """How a run is taken up again, by the command `resume`: lines to be shown as they are.
+
+    The last one ends in the command. Without lines there is nothing to take up.
+    """
     if state_of_view(status, view) == WAITING:
-        first = "Once you know whether it happened, go on from a turn before it"
-        return f"{first}: {resume} {run}@TURN"
+        return (
+            "Find out whether that call happened, and say so where its tool is declared:",
+            '  it did:      in_doubt="skip", or a check= that gives its result',
+            '  it did not:  in_doubt="retry"',
+            f"Then take it up again: {resume} {run}",
+        )
     if status in {CRASHED, LOST_END, FAILED}:
-        return f"Take it up again: {resume} {run}"
-    return f"Go on in it: {resume} {run}" if status == FORKED else None
+        return (f"Take it up again: {resume} {run}",)
+    return (f"Go on in it: {resume} {run}",) if status == FORKED else ()
 
 
 def families(items: Sequence[RunItem]) -> tuple[RunNode, ...]:

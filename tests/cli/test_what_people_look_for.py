@@ -144,15 +144,21 @@ def test_a_run_that_was_interrupted_says_so(crab, builder, home, workspace, erro
     assert "failed failed" not in out
 
 
-def test_a_run_that_waits_for_a_decision_is_not_advised_to_do_the_same_again(
+def test_a_run_that_waits_for_a_decision_is_advised_to_make_it_and_not_to_charge_twice(
     crab, builder, home, workspace
 ):
+    """A resume from a turn before the call makes it, also if it happened."""
     run = builder.small_run(home, workspace)
     why = Failure(type_tag(InDoubt), "it may or may not have happened", Payload())
     run.journal.append(Ended("failed", 1.0, failure=why), turn=run.turns)
     run.close()
     for verb in ("log", "status"):
-        assert crab(verb).out.splitlines()[-1].endswith(f"crab resume {run.run}@TURN")
+        ask, did, did_not, last = crab(verb).out.splitlines()[-4:]
+        assert ask.startswith("Find out whether that call happened")
+        assert "skip" in did
+        assert "retry" in did_not
+        assert last == f"Then take it up again: crab resume {run.run}"
+        assert max(map(len, (ask, did, did_not))) < 80
 
 
 def test_a_turn_that_was_cut_off_is_not_shown_as_if_it_still_went_on(

@@ -61,7 +61,10 @@ def test_a_run_that_waits_for_a_decision_says_so(told, runs):
     run.close()
     [item] = newest(runs).items
     assert (item.state, item.row.status) == ("waiting", "failed")
-    assert how_to_go_on(item.run, item.row.status, item.row.view).endswith("@TURN")
+    *_, did, did_not, last = how_to_go_on(item.run, item.row.status, item.row.view)
+    assert 'it did:      in_doubt="skip"' in did
+    assert 'it did not:  in_doubt="retry"' in did_not
+    assert last == f"Then take it up again: crab resume {item.run}"
 
 
 def test_a_label_on_the_latest_turn_is_seen_though_the_journal_is_as_it_was(told, runs):

@@ -301,9 +301,7 @@ def _afterwards(out: Screen, app: App, row: RunRow) -> Iterator[str]:
     ended = how_it_ended(row.status, row.view)
     if ended is not None:
         yield out.style(ended, "red")
-    step = how_to_go_on(row.run, row.status, row.view, app.typed("resume"))
-    if step is not None:
-        yield step
+    yield from how_to_go_on(row.run, row.status, row.view, app.typed("resume"))
 
 
 def _relative(row: RunRow, path: str, cwd: bytes) -> bytes:

@@ -86,11 +86,9 @@ def _show(out: Screen, app: App, opened: Workspace, place: bytes, found: Standin
         _field(out, "not captured", f"{safe_path(path)}: {safe_text(why)}", "yellow")
     show_more(out, len(found.not_captured), _SHOWN)
     ended = how_it_ended(run.status, run.view)
-    step = how_to_go_on(run.run, run.status, run.view, app.typed("resume"))
     if ended is not None:
         out.paragraph(ended, "red")
-    if step is not None:
-        out.line(step)
+    out.lines(how_to_go_on(run.run, run.status, run.view, app.typed("resume")))
 
 
 def _show_turn(out: Screen, app: App, run: RunRow, turn: TurnRow) -> None:
