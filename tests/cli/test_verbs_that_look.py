@@ -297,6 +297,23 @@ def test_diff_says_binary_mode_and_what_a_patch_cannot_say(crab, builder, home, 
     assert changes["bin"]["before"] is None
 
 
+def test_a_binary_file_whose_bytes_stayed_is_not_counted_by_them(crab, builder, home, workspace):
+    run = builder.small_run(home, workspace)
+    (workspace / "touched").write_bytes(b"\0\1")
+    (workspace / "changed").write_bytes(b"\0\1")
+    run.turn(lambda: None)
+
+    def change():
+        os.utime(workspace / "touched", ns=(1, 1))
+        (workspace / "changed").write_bytes(b"\0\2\3")
+
+    run.turn(change)
+    run.close()
+    stat = crab("diff", "last@4", "last@5", "--stat").out
+    assert " touched | times\n" in stat
+    assert " changed | binary 2 -> 3 bytes\n" in stat
+
+
 def test_diff_against_the_workspace_sees_it_as_it_is_and_stores_nothing(crab, run, workspace, home):
     before = json.loads(crab("du", "--json").out)["data"]["store"]["pack_bytes"]
     assert crab("diff", "last@-1").out == ""

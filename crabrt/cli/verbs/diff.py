@@ -159,7 +159,9 @@ def _show_stat(out: Screen, comparison: Comparison, paths: tuple[bytes, ...]) ->
 
 
 def _stat_text(out: Screen, change: Change, counted: FileStat) -> str:
-    if counted.binary:
+    there = change.before is not None and change.after is not None
+    same_bytes = there and not {"content", "kind"} & set(change.how)
+    if counted.binary and not same_bytes:
         return f"binary {counted.before_bytes:,} -> {counted.after_bytes:,} bytes"
     if not counted.added and not counted.removed:
         return describe(change)
