@@ -53,12 +53,22 @@ class Dir:
         now: what it holds.
         known: what its owner last knew; None where a killed run leaves that open.
         undo: what an undo brings back; None where there is none, or a resume made one of its own.
+        undo_known: what is known then: what was before the restore that it takes back.
+        left: what that restore left, if no run has gone on since.
     """
 
     path: Path
     now: dict
     known: dict | None = None
     undo: dict | None = None
+    undo_known: dict | None = None
+    left: dict | None = None
+
+    def restored(self, before, known):
+        """A restore went from `before` to `now`; by that, `known` is what is known."""
+        if before != self.now:  # else nothing was done, and nothing is there to be undone
+            self.undo, self.undo_known = before, self.known
+            self.known, self.left = known, self.now
 
 
 @dataclass
@@ -158,7 +168,7 @@ class Machine(RuleBasedStateMachine):
         known.states = dict(diary.digests)
         self.look(place)
         assert digest_of(place.now) == diary.digests[max(diary.digests)]
-        place.known, place.undo = place.now, None
+        place.known, place.undo, place.left = place.now, None, None
 
     # -- runs ----------------------------------------------------------------------------------
 
@@ -201,7 +211,7 @@ class Machine(RuleBasedStateMachine):
             self.learn(*new, loop, place)
             return
         self.look(place)
-        place.known = place.undo = None
+        place.known = place.undo = place.left = None
         for run in new:
             self.crashed.append((run, loop, place))
             self.runs[run] = Recorded(run, place, dict(Diary(loop).protected))
@@ -250,9 +260,7 @@ class Machine(RuleBasedStateMachine):
             return
         assert not lost, f"overwrote {lost}"
         assert describe_difference(wanted, self.look(place)) == ""
-        place.known = place.now
-        if before != wanted:  # else nothing was done, and nothing is there to be undone
-            place.undo = before
+        place.restored(before, place.now)
 
     @rule(number=some, point=st.sampled_from(POINTS), hit=st.integers(1, 6))
     def a_restore_is_killed(self, number, point, hit):
@@ -264,8 +272,7 @@ class Machine(RuleBasedStateMachine):
         with Store.open(self.home) as store, store.writer() as writer:
             recover(Workspace.open(place.path, self.home), writer)
         if self.look(place) == wanted:
-            place.known = place.now
-            place.undo = before if before != wanted else place.undo
+            place.restored(before, place.now)
             return
         assert describe_difference(before, place.now) == ""
 
@@ -276,7 +283,10 @@ class Machine(RuleBasedStateMachine):
             return
         place = able[number % len(able)]
         wanted, before = place.undo, place.now
+        force = force or place.known is None
         lost = [] if force else self.would_lose(place, wanted)
+        if place.left is not None:  # what the restore left is nobody's work
+            lost = [path for path in lost if place.left.get(path) != before.get(path)]
         refused = []
         try:
             with Store.open(self.home) as store, store.writer() as writer, self.index() as index:
@@ -290,7 +300,7 @@ class Machine(RuleBasedStateMachine):
             return
         assert not lost, f"overwrote {lost}"
         assert describe_difference(wanted, self.look(place)) == ""
-        place.known = place.now
+        place.restored(before, place.undo_known)
         place.undo = before if before != wanted else None
 
     @rule(number=some, seed=seeds)
