@@ -59,7 +59,8 @@ def finish_captures(session: Session, stop: Stop) -> None:
             ),
             turn=state.turn,
         )  # fmt: skip
-        stop.checkpoint, stop.buried_gap = state, stop.buried_gap or gap
+        stop.bury(gap, state)
+        stop.checkpoint = state
         stop.marks[state.turn] = max(stop.marks.get(state.turn, 0), state.inner)
         if state.turn == stop.turn:
             stop.inner = max(stop.inner, state.inner)

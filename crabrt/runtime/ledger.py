@@ -1,7 +1,8 @@
 """What a run writes down: entries and values, on a disk that may fail and come back.
 
 Nothing here raises into the user's loop for want of a store: what cannot be written is a loss,
-which the loop is told of, and a gap, which the journal tells of once it can be written again.
+which the loop is told of. Once the journal can be written again, it is made up for or told of there
+(`unwritten`).
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
-from crabrt.core.entries import Body, Noted, Payload
+from crabrt.core.entries import Body, Payload
 from crabrt.errors import CrabError
 from crabrt.journal import Journal, Lease
 from crabrt.runtime.engine import Engine
 from crabrt.runtime.losses import Losses
 from crabrt.runtime.payloads import put_payload
-from crabrt.runtime.recovery import GAP, OF_CALLS
 from crabrt.runtime.standard import NotEncodable
 from crabrt.runtime.turns import TurnMachine
+from crabrt.runtime.unwritten import Unwritten
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ class Ledger:
         self.machine = TurnMachine()
         self.losses = Losses(strict=engine.config.strict)
         self.ended = False
-        self._gap: str | None = None
+        self._unwritten = Unwritten()
 
     @property
     def inert(self) -> bool:
@@ -54,35 +55,32 @@ class Ledger:
         """Journal `body` under the open turn, or `turn`; what it names goes to the system first.
 
         A run whose journal cannot be written goes on unprotected (or raises, if strict). Once it
-        can be written again, a note says that entries are missing: a resume must not take what
-        follows for the whole story.
+        can be written again, a note says that entries are missing, unless all of them are of calls
+        that did nothing: a resume must not take what follows for the whole story.
 
         Returns:
             Whether it was written.
         """
         with self.lock:
+            of_turn = self.machine.turn if turn is None else turn
             try:
                 self.engine.writer.flush()
-                self.settle_gap()
-                self.journal.append(body, turn=self.machine.turn if turn is None else turn)
+                self.settle_gap(body)
+                self.journal.append(body, turn=of_turn)
             except (CrabError, OSError) as error:
-                if isinstance(body, OF_CALLS):
-                    self._gap = self._gap or f"a {body.kind} of turn {self.machine.turn}: {error}"
+                self._unwritten.add(body, of_turn, error)
                 self.degrade(str(error))
                 return False
             return True
 
-    def settle_gap(self) -> None:
-        """Journal that entries are missing, if some are.
+    def settle_gap(self, coming: Body | None = None) -> None:
+        """Journal what is missing, or that entries are, if some are; `coming` follows.
 
         Raises:
             CrabError: the journal still cannot be written.
         """
         with self.lock:
-            if self._gap is not None:
-                note = Noted(GAP, f"not recorded: {self._gap}")
-                self.journal.append(note, turn=self.machine.turn)
-                self._gap = None
+            self._unwritten.settle(self.journal, self.machine.turn, coming)
 
     @contextmanager
     def recording(self) -> Iterator[None]:

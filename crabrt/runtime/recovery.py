@@ -67,6 +67,11 @@ class State:
     processes: bytes = b""
     spool: bytes = b""
 
+    @property
+    def name(self) -> str:
+        """``TURN``, or ``TURN.INNER``, as people may type it behind ``RUN@``."""
+        return f"{self.turn}.{self.inner}" if self.inner else f"{self.turn}"
+
 
 class Span(NamedTuple):
     """When a call was made: seqs of the first and of the last entry about it."""
@@ -120,6 +125,7 @@ class Stop:
         gap: what is missing since C or since the last resume, or None.
         buried_gap: what is missing before C, so that C cannot be replayed to; or None.
         buried_by: the position of the first checkpoint that it is missing before.
+        unburied: with a `buried_gap`, the last checkpoint before it; None: there is none.
         forked_seq: seq of the entry that made it a fork, or -1.
         boot, wall_ns, seq: of the last entry.
         walls: when each entry was written; the first is that of seq 1.
@@ -129,6 +135,7 @@ class Stop:
     gap: str | None = None
     buried_gap: str | None = None
     buried_by: int = 0
+    unburied: State | None = None
     forked: Forked | None = None
     forked_seq: int = -1
     checkpoint: State | None = None
@@ -149,6 +156,11 @@ class Stop:
     wall_ns: int = 0
     seq: int = 0
     walls: array[int] = dataclasses.field(default_factory=lambda: array("q"))
+
+    def bury(self, gap: str | None, state: State) -> None:
+        """`state` comes next after `checkpoint`; `gap` was missing before it, if anything was."""
+        if self.buried_gap is None and gap is not None:
+            self.buried_gap, self.buried_by, self.unburied = gap, state.position, self.checkpoint
 
     @property
     def run(self) -> str:
@@ -289,7 +301,7 @@ def _fork(stop: Stop, body: Forked) -> None:
     stop.outside.forget_behind(body.turn)
     stop.gap = None
     if stop.buried_by > last:
-        stop.buried_gap = None
+        stop.buried_gap = stop.unburied = None
     stop.turn, state = body.turn, stop.checkpoint
     stop.inner = state.inner if state is not None else 0
     stop.turn_had_tools = stop.inner > 0
@@ -299,11 +311,11 @@ def _checkpoint(stop: Stop, body: Checkpoint) -> None:
     if body.protection is Protection.UNPROTECTED:
         return
     root = ObjectId(body.root)
-    stop.checkpoint = State(body.turn, body.inner, root, body.position, body.processes)
-    gaps = [gap for state, gap in stop.unfinished if state.position <= body.position]
+    state = State(body.turn, body.inner, root, body.position, body.processes)
+    gaps = [gap for one, gap in stop.unfinished if one.position <= body.position]
     stop.unfinished = stop.unfinished[len(gaps) :]
-    if stop.buried_gap is None:
-        stop.buried_gap, stop.buried_by = next(filter(None, gaps), None), body.position
+    stop.bury(next(filter(None, gaps), None), state)
+    stop.checkpoint = state
     stop.behind = {c: span for c, span in stop.behind.items() if span.last > body.position}
     stop.marks[body.turn] = max(stop.marks.get(body.turn, 0), body.inner)
     if body.inner == 0:

@@ -171,7 +171,10 @@ def _refuse_unreplayable(session: Session, stop: Stop) -> None:
             " wrap what acts with crabrt.tool",
         )
     if stop.buried_gap is not None:
+        last = stop.unburied
+        named = f"{session.id}@{last.name}" if last is not None else ""
         raise NotResumable(
             f"entries are missing, as the store could not be written: {stop.buried_gap}",
-            where=session.id, hint="resume from an earlier turn: RUN@T",
-        )  # fmt: skip
+            where=session.id,
+            hint=f"the last turn before them: `crab resume {named}`" if named else "start it again",
+        )

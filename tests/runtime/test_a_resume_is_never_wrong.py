@@ -303,6 +303,63 @@ def test_entries_that_are_missing_refuse_the_resume_past_them_with_the_reason(
     assert agent(deadly=False).resume(f"{run}@1") == "4"
 
 
+def counting_in_points(ws: Path, *, point: bool):
+    """Five turns that append to a file, with a point inside of each where that is asked for."""
+
+    @crabrt.tool
+    def add(n: int) -> None:
+        with (ws / "n").open("a") as file:
+            file.write(str(n))
+
+    def count() -> str:
+        for n in range(5):
+            ask(n)
+            add(n)
+            if point:
+                crabrt.current_run().checkpoint()
+                add(n)
+        return (ws / "n").read_text()
+
+    return count
+
+
+@pytest.mark.parametrize(("point", "last"), [(False, "3"), (True, "4.1")])
+def test_a_resume_that_is_refused_for_a_gap_names_the_last_turn_that_is_not(
+    ws: Path, killed, die, store, monkeypatch, point, last
+) -> None:
+    count, counted = counting_in_points(ws, point=point), "0011223344" if point else "01234"
+    agent = crabrt.agent(workspace=ws, name="gappy")(count)
+
+    @crabrt.agent(workspace=ws, name="gappy")
+    def deadly() -> None:
+        count()
+        crabrt.current_run().checkpoint()
+        die()
+
+    def body() -> None:
+        warnings.simplefilter("ignore")
+        results = iter(range(1, 20))
+        last_of_turn_4 = 8 if point else 4
+        Missing(monkeypatch, lambda b: b.kind == "result" and next(results) == last_of_turn_4)
+        deadly()
+
+    def refused(target: str) -> str:
+        with pytest.raises(crabrt.NotResumable, match="no space left") as error:
+            agent.resume(target)
+        words, command, _ = error.value.hint.split("`")
+        assert words == "the last turn before them: "
+        return command.removeprefix("crab resume ")
+
+    killed(body)
+    run = store.run().run
+    assert refused(run) == f"{run}@{last}"
+    fork = refused(f"{run}@4")  # it is made all the same, and the same is true of it
+    assert fork.endswith(f"@{last}")
+    assert not fork.startswith(run)
+    for target in (fork, f"{run}@{last}"):
+        assert agent.resume(target) == counted
+
+
 def test_a_run_whose_last_entries_are_missing_does_them_again(
     ws: Path, killed, die, monkeypatch
 ) -> None:
@@ -373,6 +430,133 @@ def test_an_external_call_without_a_written_intent_is_not_made(
         assert run() == "refused"
     assert missing.hits
     assert made == []
+
+
+def charging(ws: Path, on_last_turn, *, caught: bool):
+    """A loop with an external call, which it may go on without; then there is another turn."""
+
+    @crabrt.tool(effect="external")
+    def charge(n: int) -> None:
+        with (ws.parent / "made").open("a") as file:
+            file.write(str(n))
+
+    @crabrt.tool
+    def act(turn: int) -> None:
+        (ws / f"{turn}").write_text("x")
+        if turn == 2:
+            on_last_turn()
+
+    @crabrt.agent(workspace=ws, name="charging")
+    def run() -> str:
+        ask("what now?")
+        act(1)
+        outcome = "charged"
+        try:
+            charge(1)
+        except crabrt.NotDurable:
+            if not caught:
+                raise
+            outcome = "stopped"
+        ask(outcome)
+        act(2)
+        charge(2)
+        return outcome
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("lost", "caught"),
+    [
+        (["intent"], False),
+        (["intent"], True),
+        (["intent", "result"], False),
+        (["intent", "result"], True),
+        (["intent", "intent"], False),  # also when it is to be made up for
+    ],
+)
+def test_a_call_that_was_stopped_as_its_intent_was_not_written_leaves_no_gap(
+    ws: Path, killed, die, monkeypatch, lost, caught
+) -> None:
+    """It did nothing: whenever there is room again, the journal can say so."""
+    made = ws.parent / "made"
+
+    def body() -> None:
+        warnings.simplefilter("ignore")
+        left = list(lost)
+
+        def at(body) -> bool:
+            mine = left and body.kind == left[0] and body.call.callable == "charge"
+            return bool(mine and left.pop(0))
+
+        Missing(monkeypatch, at)
+        with contextlib.suppress(crabrt.NotDurable):
+            charging(ws, die, caught=caught)()
+        die()
+
+    killed(body)
+    assert not made.exists()
+    resumed = charging(ws, lambda: None, caught=caught)
+    for _ in range(2):
+        assert resumed.resume("last") == ("stopped" if caught else "charged")
+    assert made.read_text() == ("2" if caught else "12")
+
+
+@pytest.mark.parametrize("lost", ["the other result", "its own intent"])
+def test_what_acted_while_the_journal_could_not_be_written_is_a_gap(
+    ws: Path, killed, die, monkeypatch, lost
+) -> None:
+    """Beside a call that was stopped, another one acted; or it was not stopped at all."""
+    made = ws.parent / "made"
+    how = {"on_not_durable": "warn"} if lost == "its own intent" else {}
+
+    def agent(deadly: bool):
+        broken, go_on = [], asyncio.Event()
+
+        @crabrt.tool
+        async def slow() -> str:
+            await go_on.wait()
+            with made.open("a") as file:
+                file.write("slow ")
+            return "done"
+
+        @crabrt.tool(effect="external")
+        async def charge() -> None:
+            with made.open("a") as file:
+                file.write("charged ")
+
+        async def other() -> None:
+            broken.append(1)
+            with contextlib.suppress(crabrt.NotDurable):
+                await charge()
+            if lost == "its own intent":
+                broken.clear()
+            go_on.set()
+
+        @crabrt.agent(workspace=ws, name="beside", gate_limit_ms=100, **how)
+        async def run() -> None:
+            ask("what now?")
+            if deadly:
+                Missing(monkeypatch, lambda body: broken and body.kind in {"intent", "result"})
+            await asyncio.gather(slow(), other())
+            broken.clear()
+            ask("and now?")
+            if deadly:
+                crabrt.current_run().checkpoint()
+                die()
+
+        return run
+
+    def body() -> None:
+        warnings.simplefilter("ignore")
+        asyncio.run(agent(deadly=True)())
+
+    killed(body)
+    acted = "slow " if lost == "the other result" else "charged slow "
+    assert made.read_text() == acted
+    with pytest.raises(crabrt.NotResumable, match="no space left"):
+        asyncio.run(agent(deadly=False).resume("last"))
+    assert made.read_text() == acted
 
 
 def test_an_external_call_stopped_before_it_acted_is_in_no_doubt(

@@ -82,6 +82,46 @@ def test_protection_comes_back_by_itself_when_there_is_room_again(
         subprocess.run(["umount", str(home)], check=True)
 
 
+@pytest.mark.root
+def test_an_external_call_that_a_full_store_stopped_is_made_when_there_is_room(
+    ws: Path, home: Path, store
+) -> None:
+    """The last checkpoint finds room again: it must not bury what never happened."""
+    home.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "crabrt", str(home)], check=True)
+    try:
+        ballast, filled, sent = home / "ballast", threading.Event(), ws.parent / "sent"
+
+        @crabrt.tool(effect="external")
+        def send(n: int) -> str:
+            with sent.open("a") as file:
+                file.write(f"{n} ")
+            return "sent"
+
+        @crabrt.agent(workspace=ws, name="sender")
+        def run() -> str:
+            for n in range(4):
+                ask(n)
+                write(str(ws / f"{n}"), 1024)
+            (ws / "noise").write_bytes(os.urandom(100_000))
+            if not filled.is_set():
+                filled.set()
+                fill(ballast)
+            try:
+                return send(1)
+            finally:
+                ballast.unlink(missing_ok=True)
+
+        with pytest.raises(crabrt.NotDurable):
+            run()
+        assert store.turns()[-1].restorable, "the end found no room: nothing is proved"
+        assert not sent.exists()
+        assert run.resume("last") == "sent"
+        assert sent.read_text() == "1 "
+    finally:
+        subprocess.run(["umount", str(home)], check=True)
+
+
 def fill(path: Path) -> None:
     try:
         with path.open("wb", buffering=0) as file:
