@@ -89,11 +89,13 @@ def test_an_external_call_that_a_full_store_stopped_is_made_when_there_is_room(
     """The last checkpoint finds room again: it must not bury what never happened."""
     home.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "crabrt", str(home)], check=True)
+    home.chmod(0o700)
     try:
         ballast, filled, sent = home / "ballast", threading.Event(), ws.parent / "sent"
+        letter = os.urandom(100_000).hex()  # its record is in the store, not in the journal
 
         @crabrt.tool(effect="external")
-        def send(n: int) -> str:
+        def send(n: int, letter: str) -> str:
             with sent.open("a") as file:
                 file.write(f"{n} ")
             return "sent"
@@ -108,7 +110,7 @@ def test_an_external_call_that_a_full_store_stopped_is_made_when_there_is_room(
                 filled.set()
                 fill(ballast)
             try:
-                return send(1)
+                return send(1, letter)
             finally:
                 ballast.unlink(missing_ok=True)
 
@@ -116,6 +118,8 @@ def test_an_external_call_that_a_full_store_stopped_is_made_when_there_is_room(
             run()
         assert store.turns()[-1].restorable, "the end found no room: nothing is proved"
         assert not sent.exists()
+        with Store.open(home) as opened:
+            assert check_everything(opened, read_data=True).troubles == ()
         assert run.resume("last") == "sent"
         assert sent.read_text() == "1 "
     finally:
