@@ -99,7 +99,7 @@ def restored_json(done: Restored, what: str | None, undo: str | None) -> dict[st
         "held_open": [path_fields(path) for path in report.held_open],
         "own_code": [path_fields(path) for path in report.own_code],
         "links_broken": [path_fields(path) for path in report.links_broken],
-        "finished_killed_restore": _has_finished(done),
+        "finished_killed_restore": _has_finished(done) or report.finishes,
         "external_effects_since": [_effect_json(effect) for effect in done.effects],
     }
 
@@ -134,6 +134,8 @@ def show_restored(
         lists.gone("processes of that one that are not back", _unfinished(done))
         notes = () if done.finished_processes is None else done.finished_processes.notes
         out.lines(f"  {safe_text(note)}" for note in notes)
+    if report.finishes:
+        out.line("A restore that was killed will be finished first; this is what comes then.")
     refused = report.dry_run and not force
     verb = "Would restore" if report.dry_run else "Restored"
     out.line(f"{verb} {what} in {safe_path(done.directory)}: {_changed(report)}, "

@@ -225,6 +225,17 @@ class RestoreLog:
                 return (begin, record) if _young(begin.wall_ns, max_age_days) else None
         return None
 
+    def undoable(self, max_age_days: float) -> Begin | None:
+        """The restore that an undo takes back, if it is young enough. Raises as `records`.
+
+        An interrupted one counts: it is finished first.
+        """
+        interrupted = self.interrupted()
+        if interrupted is not None:
+            return interrupted if _young(interrupted.wall_ns, max_age_days) else None
+        point = self.undo_point(max_age_days)
+        return None if point is None else point[0]
+
     def roots(self, max_age_days: float) -> tuple[ObjectId, ...]:
         """The roots a collection must keep. Raises as `records`.
 

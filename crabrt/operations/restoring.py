@@ -50,7 +50,8 @@ class Restored:
 
     Attributes:
         report: the files.
-        finished: the report of a killed restore that was finished first, or None.
+        finished: the report of a killed restore that was finished first, or None. Of a dry run,
+            `RestoreReport.finishes` says whether one will be.
         effects: what happened outside since the state, and stays.
         directory: where the files were put.
         processes: what became of them.
@@ -262,13 +263,12 @@ def undo_restore(
                 expect=expect,
             )
 
-        point = RestoreLog(workspace.state_dir).undo_point(UNDO_KEEP_DAYS)
-        with_processes = point is not None and point[0].is_about_processes
+        undone = RestoreLog(workspace.state_dir).undoable(UNDO_KEEP_DAYS)
         revival = Revival()
-        if by is None or point is None or not with_processes:
+        if by is None or undone is None or not undone.is_about_processes:
             report = files(None)
         else:
-            before = point[0].alive_before or b""
+            before = undone.alive_before or b""
             report, revival = together(company, before, files, dry_run=dry_run)
             finished = finished.superseded()
     return Restored(report, finished.files, (), workspace.path, revival, finished.processes)

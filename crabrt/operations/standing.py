@@ -60,14 +60,13 @@ def standing_of(index: RunIndex, workspace: Workspace) -> Standing:
 
 
 def last_restore(workspace: Workspace, max_age_days: float) -> Begin | None:
-    """The restore of `workspace` that an undo would take back.
+    """The restore of `workspace` that an undo would take back; a killed one is finished first.
 
     Raises:
         DamagedJournal: its log of restores is broken.
         StoreUnavailable: it cannot be read.
     """
-    point = RestoreLog(workspace.state_dir).undo_point(max_age_days)
-    return None if point is None else point[0]
+    return RestoreLog(workspace.state_dir).undoable(max_age_days)
 
 
 def _restored_since(log: RestoreLog, moment_ns: int) -> tuple[str, int] | None:

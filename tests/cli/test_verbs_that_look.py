@@ -356,6 +356,30 @@ def test_a_killed_restore_is_told_by_what_looks_at_the_workspace_until_it_is_fin
         assert crab(*words, "--json").data["killed_restore"] is None
 
 
+def test_what_a_dry_run_lists_while_a_killed_restore_waits_is_what_is_done(
+    crab, run, workspace, home, tmp_path
+):
+    (workspace / "kept.txt").write_text("mine\n")
+    for words in (["undo"], ["restore", "last@0", "--force"], ["restore", "last@1", "app.py"]):
+        killed_restore(workspace, home, tmp_path, "restore", "last@1", "app.py", "--force")
+        looked = crab(*words, "--dry-run")
+        assert looked.code == 0
+        assert "A restore that was killed will be finished first" in looked.out
+        told = crab(*words, "--dry-run", "--json").data
+        assert told["finished_killed_restore"] is True
+        if words == ["undo"]:
+            assert told["undone"] == f"restore {run.run}@1"
+            assert [change["path"] for change in told["changes"]] == ["app.py"]
+        else:
+            assert not [one for one in told["conflicts"] if one["path"] == "app.py"]
+        assert crab("status", "--json").data["killed_restore"] is not None
+        done = crab(*words, "--expect", told["preview"], "--json")
+        assert done.code == 0
+        assert done.data["changes"] == told["changes"]
+        assert crab("restore", "last@3", "--force").code == 0
+        (workspace / "kept.txt").write_text("mine\n")
+
+
 def test_the_command_that_is_told_finishes_a_killed_restore_of_paths_and_no_more(
     crab, run, workspace, home, tmp_path
 ):

@@ -43,7 +43,8 @@ def restore(
             None: nothing is known of anybody else.
         paths: files or directories, relative, raw bytes; none: everything.
         force: overwrite what somebody else changed; list damaged files and restore the others.
-        dry_run: touch nothing, log nothing; conflicts are listed instead of raised.
+        dry_run: touch nothing, log nothing; conflicts are listed instead of raised. An interrupted
+            restore is taken for finished.
         label: what to call it in the log.
         progress: called with steps done and steps in all.
         tracker: of this workspace, if there is a live one.
@@ -103,7 +104,7 @@ def undo(
         base: the state its owner last knew (a run may have gone on from what was restored); None:
             what is known since the restore.
         force: overwrite what somebody else changed.
-        dry_run: touch nothing, log nothing.
+        dry_run: as in `restore`; of an interrupted restore, say what undoing that would do.
         progress: called with steps done and steps in all.
         tracker: of this workspace, if there is a live one.
         max_age_days: older restores are not taken back.
@@ -119,15 +120,16 @@ def undo(
         session = Session(workspace, writer, tracker, progress)
         if not dry_run:
             session.finish_interrupted(force=True)
-        point = log.undo_point(max_age_days)
-        if point is None:
+        begun = log.undoable(max_age_days)
+        if begun is None:
             raise NotFound(
                 "no restore of this workspace can be undone",
                 where=os.fsdecode(workspace.path),
                 hint=f"undo points are kept {max_age_days:g} days",
             )
-        begun, ended = point
-        base = base or ended.base
+        ended = None if log.interrupted() is not None else log.last_end()
+        known = begun.target if ended is None else ended.base
+        base = base or known
         return session.restore(
             begun.before,
             base,
@@ -138,7 +140,7 @@ def undo(
             beside=beside,
             expect=expect,
             known=begun.base,
-            left=(begun.target,) if base == ended.base else (),
+            left=(begun.target,) if ended is None or base == known else (),
         )
 
 

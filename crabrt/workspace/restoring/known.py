@@ -40,7 +40,7 @@ def known_after(writer: ObjectWriter, begun: Begin, root: ObjectId) -> ObjectId:
     base = begun.base or begun.before
     edits: Edits = {c.path: c.after for c in diff_roots(writer, base, brings, begun.paths)}
     not_brought = _compare_with_disk(writer, begun, root, edits)
-    _add_missing_parents(writer, base, root, edits)
+    add_missing_parents(writer, base, root, edits)
     scope = Scope(begun.paths)
 
     def is_brought(path: bytes) -> bool:
@@ -48,7 +48,7 @@ def known_after(writer: ObjectWriter, begun: Begin, root: ObjectId) -> ObjectId:
 
     groups = [read_groups(read_root(writer, one).links, writer) for one in (base, brings, root)]
     gone = {path for path, entry in edits.items() if entry is None}
-    return put_edited(writer, base, edits, _links(*groups, is_brought=is_brought, gone=gone))
+    return put_edited(writer, base, edits, links_of(*groups, is_brought=is_brought, gone=gone))
 
 
 def _compare_with_disk(
@@ -66,27 +66,26 @@ def _compare_with_disk(
         if found is None:
             edits[path] = None
             continue
-        if _same_but_metadata(found, wanted):
+        if same_but_metadata(found, wanted):
             if not differences(entry_or_none(writer, brings, path), wanted):
                 edits[path] = found
             continue
         not_brought.add(path)
         was = entry_or_none(writer, begun.before, path)
         was_known = not differences(entry_or_none(writer, base, path), was)
-        if was_known and _same_but_metadata(found, was):
+        if was_known and same_but_metadata(found, was):
             edits[path] = found
         else:
             edits.pop(path, None)
     return not_brought
 
 
-def _same_but_metadata(one: Entry, other: Entry | None) -> bool:
+def same_but_metadata(one: Entry, other: Entry | None) -> bool:
+    """Whether kind and bytes are the same."""
     return METADATA.issuperset(differences(one, other))
 
 
-def _add_missing_parents(
-    writer: ObjectWriter, base: ObjectId, root: ObjectId, edits: Edits
-) -> None:
+def add_missing_parents(writer: ObjectWriter, base: ObjectId, root: ObjectId, edits: Edits) -> None:
     """Directories that were made for what came back in them are known, too."""
     for path in [path for path, entry in edits.items() if entry is not None]:
         above = split(path)[0]
@@ -95,7 +94,7 @@ def _add_missing_parents(
             above = split(above)[0]
 
 
-def _links(
+def links_of(
     base: _Groups,
     brings: _Groups,
     there: _Groups,

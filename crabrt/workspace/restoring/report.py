@@ -33,6 +33,8 @@ class RestoreReport:
         verified: what was written was read back and is as in the target.
         recovered: this finished a restore that had been interrupted.
         dry_run: nothing was touched.
+        finishes: a dry run that stands for one which finishes an interrupted restore first; all
+            else is as it will be then.
         preview: the id of what it lists, see `previews`; empty for a restore elsewhere.
     """
 
@@ -52,6 +54,7 @@ class RestoreReport:
     verified: bool = False
     recovered: bool = False
     dry_run: bool = False
+    finishes: bool = False
     preview: str = ""
 
     @property

@@ -39,6 +39,7 @@ from crabrt.workspace.identity import Workspace
 from crabrt.workspace.ignore import Covered
 from crabrt.workspace.restoring import bystanders, files, finish
 from crabrt.workspace.restoring.apply import Apply, Progress, Unwritable
+from crabrt.workspace.restoring.foreseen import foreseen
 from crabrt.workspace.restoring.ground import Ground
 from crabrt.workspace.restoring.handles import Blocked, Handles
 from crabrt.workspace.restoring.known import known_after
@@ -114,17 +115,22 @@ class Session:
         """Restore or, in a dry run, say what that would do; most is as in `engine.restore`.
 
         `known` is as in `Begin`. What is as in one of `left`, states that a restore brought, is
-        nobody else's work, whether it is in `base` or not.
+        nobody else's work, whether it is in `base` or not. A dry run takes an interrupted restore
+        for finished.
         """
         self._check_present(target)
         tracker = self._tracker()
-        before = self._capture(tracker, durable=not dry_run)
+        killed = self._log.interrupted() if dry_run else None
+        before = self._capture(tracker, durable=not dry_run, killed=killed)
+        if killed is not None and base is not None:
+            base = self._known_after(killed, before)
         with self._handles(may_loosen=not dry_run) as handles:
             plan, blocked = without_mounts(
                 self._plan(handles, before, target, scope), handles.mounts
             )
             if not self._can_be_undone(plan):
-                before = self._capture(self._fresh_tracker(), durable=not dry_run)
+                fresh = self._fresh_tracker()
+                before = self._capture(fresh, durable=not dry_run, killed=killed)
                 plan, blocked = without_mounts(
                     self._plan(handles, before, target, scope), handles.mounts
                 )
@@ -136,6 +142,7 @@ class Session:
             report = replace(
                 report,
                 before=before if plan.changes or beside is not None else None,
+                finishes=killed is not None,
                 conflicts=conflicts,
                 not_restored=tuple({**blocked, **self._unlinked}.items()),
             )
@@ -238,26 +245,21 @@ class Session:
     def _fresh_tracker(self) -> Tracker:
         return Tracker(self._workspace, huge_files=2_000_000, huge_bytes=100 * GIB, force=True)
 
-    def _capture(self, tracker: Tracker, *, durable: bool) -> ObjectId:
+    def _capture(self, tracker: Tracker, *, durable: bool, killed: Begin | None = None) -> ObjectId:
+        """The root of what is there; with `killed`, of what will be once that is finished."""
         root = tracker.capture(tracker.scan(), self._writer).root
         if durable:
             self._writer.sync()
             if tracker is not self._given:
                 with suppress(StoreUnavailable):  # a cache: the next scan reads more, that is all
                     tracker.save()
-        return root
+        return root if killed is None else foreseen(self._writer, killed, root)
 
     def _end(self, begun: Begin, root: ObjectId) -> End:
-        """The end of a restore that left `root`; what it names is durable.
-
-        If the state known before is not whole in the store, others' work cannot be told: what is
-        there is known from now on.
-        """
-        known = root
-        with suppress(Damaged):
-            known = known_after(self._writer, begun, root)
-            if known not in {root, begun.known}:
-                self._writer.sync()
+        """The end of a restore that left `root`; what it names is durable."""
+        known = self._known_after(begun, root)
+        if known not in {root, begun.known}:
+            self._writer.sync()
         return End(
             begun.id,
             root,
@@ -265,6 +267,17 @@ class Session:
             wall_ns=time.time_ns(),
             known=known if known != root else None,
         )
+
+    def _known_after(self, begun: Begin, root: ObjectId) -> ObjectId:
+        """What is known after a restore that left `root`.
+
+        If the state known before is not whole in the store, others' work cannot be told: what is
+        there is known from now on.
+        """
+        try:
+            return known_after(self._writer, begun, root)
+        except Damaged:
+            return root
 
     @contextmanager
     def _handles(self, *, may_loosen: bool) -> Iterator[Handles]:
