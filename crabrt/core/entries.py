@@ -269,12 +269,17 @@ class Recorded(Body, frozen=True):
 class Superseded(Body, frozen=True):
     """A call that ran again gave another result: calls opened after `after` never happened.
 
+    Nor did those that were made inside of the call (`within`) when it ran before. But `kept` did:
+    parallel ones that this resume has answered or made already; and so did all others that it made.
+
     They were made by a loop that had seen the old result. External ones stay on record: what left
     the machine did leave it.
     """
 
     kind = "superseded"
     after: int
+    within: str = ""
+    kept: tuple[CallId, ...] = ()
 
 
 class Observed(Body, frozen=True):

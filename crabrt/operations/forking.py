@@ -271,6 +271,8 @@ def _find_cut_behind(parent: Path, state: State, after: Position | None) -> _Cut
             continue
         if (body.turn, body.inner, body.root) != (state.turn, state.inner, state.root):
             continue
+        if body.position != state.position:  # a turn that went on after a resume has two
+            continue
         if not chain and after is not None:
             return None  # what it belongs to is further back
         captured = _Cut(record.position, state.position, chain)

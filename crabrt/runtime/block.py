@@ -83,6 +83,8 @@ class Call:
 
     async def __aenter__(self) -> Self:
         await adrive(self._begin())
+        if self._answer is not None:
+            await self._answer.cancelled()
         return self
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:

@@ -22,7 +22,6 @@ from crabrt.core.entries import (
     Request,
     Response,
     Result,
-    Superseded,
 )
 from crabrt.core.verdicts import Likely, Prior
 from crabrt.errors import NotResumable
@@ -30,7 +29,7 @@ from crabrt.inspector import CallFact, guess_call
 from crabrt.process.family import left_since
 from crabrt.runtime import doubts, golive, outgoing
 from crabrt.runtime.callbacks import external_of, key_of, usage_of
-from crabrt.runtime.exceptions import blame, revive_exception, seal_exception
+from crabrt.runtime.exceptions import revive_exception, seal_exception
 from crabrt.runtime.forecast import Thinking
 from crabrt.runtime.payloads import payload_bytes
 from crabrt.runtime.replay import Advice, Sealed, Species
@@ -96,16 +95,17 @@ class Answer:
 
     def _raised(self) -> None:
         """Raise what the call raised, if it did."""
-        call, failure = self.sealed.call, self.sealed.failure
-        if self.sealed.cancelled:
-            self.session.cancelled.append(call)
+        sealed, failure = self.sealed, self.sealed.failure
+        if sealed.cancelled:
             error: BaseException = asyncio.CancelledError()
         elif failure is not None:
             state = payload_bytes(failure.state, self.session.engine.store)
             error = revive_exception(CODECS, failure, state, self.known)
         else:
             return
-        blame(error, self.session.id, call)
+        replay = self.session.replay
+        if replay is None or not replay.went_on_from(sealed):
+            self.session.bad_ends.ended(sealed.call, error, acted_outside=sealed.external)
         raise error
 
     def _decoded(self) -> Any:
@@ -147,6 +147,12 @@ class Acting:
         self._thinking: Thinking | None = None
         self._started = time.perf_counter()
 
+    @property
+    def settled_before(self) -> bool:
+        """Whether it is made again although the loop knew what came of it, and went on."""
+        sealed = self._sealed
+        return sealed is not None and sealed.sealed_seq is not None and not sealed.cut_off
+
     def frame(self, outer: Frame) -> Frame:
         """The context for the function's own run."""
         return Frame(self.session, outer.scope.inside(self.call), self._species.value)
@@ -169,13 +175,14 @@ class Acting:
             error: what it raised.
             items: what a stream had delivered until then.
         """
-        blame(error, self.session.id, self.call)
+        effects = self._spec.effects
+        external = effects is not None and effects.prior is Prior.EXTERNAL
+        self.session.bad_ends.ended(self.call, error, acted_outside=external)
         known, encode = self._spec.known, None
         if items is not None:
             encode = lambda: CODECS.encode(items, known)  # noqa: E731  as in `finish`
         streamed = items is not None
         if isinstance(error, asyncio.CancelledError):
-            self.session.cancelled.append(self.call)
             yield from self._seal(encode, None, cancelled=True, streamed=streamed)
         elif isinstance(error, Exception):
             yield from self._seal(encode, seal_exception(CODECS, error, known), streamed=streamed)
@@ -238,7 +245,7 @@ class Acting:
                 session.append(
                     Result(self.call, spent_ms, payload, failure, cancelled, streamed, left)
                 )
-            self._compare(payload, failure)
+            self._compare(payload, failure, cancelled=cancelled)
         if self._commits:
             yield from session.make_durable(acted=True)
         if self._species is Species.TOOL:
@@ -254,14 +261,13 @@ class Acting:
         if self._thinking is not None:
             engine.forecast.ended(self._thinking, None if spent_ms is None else spent_ms / 1e3)
 
-    def _compare(self, payload: Payload, failure: Failure | None) -> None:
+    def _compare(self, payload: Payload, failure: Failure | None, *, cancelled: bool) -> None:
         """After a re-run: with another result, what was recorded later never happened."""
         sealed, replay = self._sealed, self.session.replay
         if sealed is None or replay is None or sealed.sealed_seq is None:
             return
-        if payload != sealed.result or failure != sealed.failure:
-            replay.differs(sealed)
-            self.session.append(Superseded(sealed.opened_seq))
+        if (payload, failure, cancelled) != (sealed.result, sealed.failure, sealed.cancelled):
+            self.session.append(replay.differs(sealed))
 
 
 Outcome = Answer | Acting
@@ -277,7 +283,7 @@ def begin(frame: Frame, spec: Spec, species: Species, named: Mapping[str, Any]) 
         Unprotected: a checkpoint failed and the run is strict.
     """
     session = frame.session
-    session.cancelled.clear()  # the loop goes on
+    session.bad_ends.begins(model=species is Species.MODEL)
     key = key_of(spec, named, session.losses)
     if spec.effects is not None:
         identifying = {k: v for k, v in named.items() if k not in spec.effects.volatile}
@@ -417,9 +423,7 @@ def _intent(
             if not told:
                 session.append(Intent(call, asked.digest, session.payload(asked.arguments), prior))
             session.append(_did_not_act(call, error))
-        if isinstance(error, asyncio.CancelledError):
-            session.cancelled.append(call)
-        blame(error, session.id, call)
+        session.bad_ends.ended(call, error)
         raise
     return commits
 

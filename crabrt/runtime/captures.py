@@ -65,7 +65,7 @@ def finish_captures(session: Session, stop: Stop) -> None:
         if state.turn == stop.turn:
             stop.inner = max(stop.inner, state.inner)
         if state.inner == 0:
-            stop.turn_start = state.root
+            stop.turn_ended(state.turn, state.root)
     session.journal.sync()
     session.spool.clear()
 

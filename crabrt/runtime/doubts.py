@@ -74,7 +74,12 @@ def _seal(
         _note(session, sealed, policy, "it is not made")
         payload = session.payload(data)
         session.append(Result(sealed.call, 0.0, payload))
-        settled = dataclasses.replace(sealed, sealed_seq=session.journal.seq, result=payload)
+        if sealed.cut_off and sealed.turn and session.replay is not None:
+            session.append(session.replay.differs(sealed))
+        settled = dataclasses.replace(
+            sealed, sealed_seq=session.journal.seq, result=payload,
+            failure=None, cancelled=False, streamed=False, cut_off=False,
+        )  # fmt: skip
     yield from session.make_durable(acted=True)
     return settled
 
@@ -140,9 +145,13 @@ async def _awaited(answer: Awaitable[Any]) -> Any:
 
 def _in_doubt(sealed: Sealed, why: str = "") -> InDoubt:
     because = f"; {why}" if why else ""
+    what = "began and has no recorded result"
+    if sealed.failure is not None:
+        what = f"failed ({sealed.failure.tag}: {sealed.failure.message})"
+    elif sealed.sealed_seq is not None:
+        what = "was cancelled"
     return InDoubt(
-        "this external call began and has no recorded result: it may or may not have happened"
-        f"{because}",
+        f"this external call {what}: it may or may not have happened{because}",
         where=str(sealed.call),
         hint=_HINT,
     )

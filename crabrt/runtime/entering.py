@@ -19,6 +19,7 @@ from crabrt.operations.forking import fork_in_place
 from crabrt.operations.targets import resolve
 from crabrt.runtime import registry
 from crabrt.runtime.exits import exit_by_kind
+from crabrt.runtime.losses import RestoreWarning, warn
 from crabrt.runtime.meaning import meant
 from crabrt.runtime.opening import Setup, start, start_child
 from crabrt.runtime.payloads import payload_bytes
@@ -93,6 +94,7 @@ def _wanted(setup: Setup, wanted: str) -> Target | None:
         if started.agent != setup.agent:
             return None
         if started.arguments.missing is None and recorded.arguments != setup.arguments:
+            _warn_of_other_arguments(recorded, setup)
             return None
         if setup.agent is None and started.name != setup.name:
             return None
@@ -100,6 +102,17 @@ def _wanted(setup: Setup, wanted: str) -> Target | None:
         exit_by_kind()
         os.environ.pop(RESUME_VARIABLE, None)  # what the loop starts is not asked to resume it
         return target
+
+
+def _warn_of_other_arguments(recorded: Recorded, setup: Setup) -> None:
+    """A program may call an agent for one task after another, and the run be of a later one."""
+    warn(
+        f"this call of {setup.agent} has other arguments than {recorded.run} had, so it begins a"
+        f" new run, and all is done anew. To go on with {recorded.run}, call it as it was called"
+        " (environment variables and dates are not recorded), or give the others by"
+        f" {setup.agent}.resume({str(recorded.run)!r}, name=value)",
+        RestoreWarning,
+    )
 
 
 def look_up(config: Config, target: Target) -> Recorded:
@@ -152,8 +165,17 @@ def _at_the_end(config: Config, target: Target) -> bool:
     return (state.turn, state.inner) == (state.run.turns, 0)
 
 
-def enter_child(setup: Setup, parent: Session, call: CallId) -> Entry:
-    """The child run for an open call of `parent`: taken up again if it has begun before."""
+def enter_child(
+    setup: Setup, parent: Session, call: CallId, *, settled_before: bool = False
+) -> Entry:
+    """The child run for an open call of `parent`: taken up again if it has begun before.
+
+    Args:
+        setup: how it was called.
+        parent: whose call it is.
+        call: the call.
+        settled_before: `parent` went on from how the child ended, which is what it did end with.
+    """
     if parent.replay is None:  # as fresh as its parent: nobody has made its calls before
         return Entry(start_child(setup, parent, call))
     child = child_runs(setup.config.home, parent.id, [call]).get(call)
@@ -162,7 +184,10 @@ def enter_child(setup: Setup, parent: Session, call: CallId) -> Entry:
     recorded = look_up(setup.config, Target(child))
     if _ended_well(recorded):
         return Entry(None, recorded)
-    return Entry(attach_child(setup, parent, child), recorded)
+    session = attach_child(setup, parent, child)
+    if settled_before and session.replay is not None:
+        session.replay.settled = True
+    return Entry(session, recorded)
 
 
 def _start_known(setup: Setup, parent: Session, call: CallId) -> Session:
@@ -187,6 +212,8 @@ def enter_sealed_child(setup: Setup, parent: Session, call: CallId) -> Entry:
         return Entry(None)
     session = attach_child(setup, parent, child)
     session.over = True
+    if session.replay is not None:
+        session.replay.settled = True
     return Entry(session)
 
 

@@ -27,7 +27,8 @@ from crabrt.workspace import RestoreReport, restore
 _HINT = (
     "State that a wrapped function keeps elsewhere (globals, caches, the network) is not rebuilt by"
     " a replay; what varies from run to run belongs in crabrt.now(), crabrt.random() or"
-    " crabrt.recorded()."
+    " crabrt.recorded(). Where requests carry ids or times of their own, as a framework's messages"
+    " may, key= of the model or tool says what counts."
 )
 
 

@@ -14,7 +14,7 @@ from crabrt.errors import StoreUnavailable
 from crabrt.runtime import registry
 from crabrt.runtime.calls import Acting, Outcome, begin
 from crabrt.runtime.entering import Entry, arguments_of, enter, enter_child, look_up, result_of
-from crabrt.runtime.exceptions import blamed, seal_exception
+from crabrt.runtime.exceptions import seal_exception
 from crabrt.runtime.losses import UnprotectedWarning, warn
 from crabrt.runtime.meaning import meant, refuse_anothers, refuse_disabled
 from crabrt.runtime.opening import Setup
@@ -122,7 +122,7 @@ class Loop:
             )
         setup = self._setup(engine.config, self.name, args, kwargs)
         try:
-            return enter_child(setup, parent, acting.call)
+            return enter_child(setup, parent, acting.call, settled_before=acting.settled_before)
         except StoreUnavailable as error:
             parent.degrade(f"the child run {self.name}: {error}")
             parent.tell()
@@ -136,8 +136,7 @@ class Loop:
     def ended(self, session: Session, value: Any, error: BaseException | None) -> Steps[None]:
         """The loop returned `value` or raised `error`."""
         if error is not None:
-            failure = seal_exception(CODECS, error, self._known)
-            yield from session.end(None, failure, blamed(error, session.id))
+            yield from session.end(None, seal_exception(CODECS, error, self._known), error)
         else:
             yield from session.end(lambda: CODECS.encode(value, self._known), None)
 

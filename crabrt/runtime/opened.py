@@ -15,7 +15,7 @@ from crabrt.journal import RunView
 from crabrt.runtime import registry
 from crabrt.runtime.calls import Acting, Outcome, begin
 from crabrt.runtime.entering import Entry, enter, enter_child, enter_sealed_child
-from crabrt.runtime.exceptions import blamed, seal_exception
+from crabrt.runtime.exceptions import seal_exception
 from crabrt.runtime.loops import close, give_back
 from crabrt.runtime.meaning import meant, refuse_disabled
 from crabrt.runtime.opening import Setup, check_name
@@ -95,11 +95,8 @@ class OpenRun:
             leave(self._token)
         if self._session is None:
             return
-        if error is None:
-            yield from self._session.end(None, None)
-        else:
-            failure = seal_exception(CODECS, error, {})
-            yield from self._session.end(None, failure, blamed(error, self._session.id))
+        failure = seal_exception(CODECS, error, {}) if error is not None else None
+        yield from self._session.end(None, failure, error)
 
     def _close(self) -> None:
         if self._session is not None:
@@ -129,7 +126,8 @@ class OpenRun:
         setup = Setup(parent.engine.config, Path(self._workspace), self._called())
         try:
             if isinstance(outcome, Acting):
-                return enter_child(setup, parent, outcome.call)
+                before = outcome.settled_before
+                return enter_child(setup, parent, outcome.call, settled_before=before)
             return enter_sealed_child(setup, parent, outcome.sealed.call)
         except StoreUnavailable as error:
             parent.degrade(f"the child run {setup.name}: {error}")

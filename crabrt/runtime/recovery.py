@@ -108,7 +108,8 @@ class Stop:
         started: its first entry.
         forked: the last fork in its history, if any.
         checkpoint: C, or None before the first one.
-        turn_start: root of the last end of a turn (or of a rollback): the open turn began on it.
+        turn_start: root of the last end of a turn (or of a rollback).
+        began_on: root that the last turn began on: the same, unless that turn has ended.
         unfinished: later states that were captured and have no `checkpoint`, in their order; and
             what was missing then.
         turn: the last turn that was opened; 0 before the first.
@@ -140,6 +141,7 @@ class Stop:
     forked_seq: int = -1
     checkpoint: State | None = None
     turn_start: ObjectId | None = None
+    began_on: ObjectId | None = None
     unfinished: list[tuple[State, str | None]] = dataclasses.field(default_factory=list)
     turn: int = 0
     turn_had_tools: bool = False
@@ -175,6 +177,12 @@ class Stop:
         """
         calls = dict.fromkeys((*self.open_tools, *self.behind))
         return list(child_runs(home, RunId(self.run), calls).values())
+
+    def turn_ended(self, turn: int, root: ObjectId) -> None:
+        """`turn` has ended in the state `root`; perhaps after the next one was opened."""
+        self.turn_start = root
+        if turn < self.turn:
+            self.began_on = root
 
     def moment_of(self, state: State) -> int:
         """The moment (wall clock, ns) whose state it is: what was written by then is in it.
@@ -248,7 +256,7 @@ def _fold(stop: Stop, body: Body, turn: int, seq: int) -> None:
     elif isinstance(body, Forked):
         _fork(stop, body)
     elif isinstance(body, TurnOpened):
-        stop.ended = None
+        stop.ended, stop.began_on = None, stop.turn_start
         stop.turn, stop.turn_had_tools, stop.inner = body.turn, False, 0
     elif isinstance(body, Captured):
         state = State(body.turn, body.inner, ObjectId(body.root), body.position, spool=body.spool)
@@ -319,6 +327,6 @@ def _checkpoint(stop: Stop, body: Checkpoint) -> None:
     stop.behind = {c: span for c, span in stop.behind.items() if span.last > body.position}
     stop.marks[body.turn] = max(stop.marks.get(body.turn, 0), body.inner)
     if body.inner == 0:
-        stop.turn_start = ObjectId(body.root)
+        stop.turn_ended(body.turn, root)
     if body.turn == stop.turn:
         stop.inner = max(stop.inner, body.inner)

@@ -58,7 +58,8 @@ class Sealed:
         call: its identity.
         species: model, tool, or recorded value.
         turn: the turn it belongs to; 0: it is of another line of the family's history.
-        opened_seq: seq of its request or intent (of the last one, if it ran again).
+        opened_seq: seq of its request or intent (of the first one, if it ran again in that turn).
+        made_seq: of the last one.
         external: it was declared so, and not stopped before it acted.
         guessed: it was taken for external, likewise.
         sealed_seq: seq of its result; None while it has none.
@@ -79,6 +80,7 @@ class Sealed:
     external: bool = False
     guessed: bool = False
     sealed_seq: int | None = None
+    made_seq: int = 0
     void: bool = False
     cut_off: bool = False
     result: Payload = Payload()  # noqa: RUF009  frozen
@@ -129,6 +131,7 @@ class Replay:
     Attributes:
         bases: on which turn each turn began.
         outside: calls that acted outside, by turn; also those that no answer was asked of.
+        settled: whoever called this run went on from how it ended: that is not made otherwise.
     """
 
     def __init__(
@@ -141,7 +144,9 @@ class Replay:
         self._by_call: dict[CallId, Sealed] = {}
         self._externals: dict[CallId, Sealed] = {sealed.call: sealed for sealed in family}
         self._gap: int | None = None
-        self._replied: dict[str, int] = {}
+        self._resumed, self._ended = 0, False
+        self._taken: set[CallId] = set()
+        self.settled = False
         for record in records:
             self._fold(record)
         self._close_gap()
@@ -174,25 +179,24 @@ class Replay:
         """What an entry says about those before it: void, or forgotten."""
         if isinstance(body, Ended):
             self._cut_off(body.cut_off)
+            self._ended = True
         elif isinstance(body, Resumed):
+            self._resumed, self._ended = seq, False
             self._close_gap()
             if body.mode == "restored":
                 self._void_after(body.position)
         elif isinstance(body, Superseded):
-            self._forget_after(body.after)
+            self._supersede(body)
         elif isinstance(body, Forked):
             self._fork(body.lineage.seq or seq)
             self._cut_off(body.cut_off)
             self.outside.forget_behind(body.turn)
 
     def _cut_off(self, calls: Iterable[CallId]) -> None:
-        """The run ended with them. Not with one whose failure a model has replied to since."""
+        """The run ended with them."""
         for call in calls:
-            sealed = self._by_call.get(call)
-            if sealed is None or sealed.sealed_seq is None:
-                continue
-            replies = [seq for scope, seq in self._replied.items() if call.is_within(scope)]
-            sealed.cut_off = sealed.sealed_seq > max(replies, default=0)
+            if call in self._by_call:
+                self._by_call[call].cut_off = True
 
     def _fork(self, cut: int) -> None:
         """What is behind `cut` happened to the run that this one is a fork of.
@@ -218,7 +222,7 @@ class Replay:
     def _open(self, call: CallId, species: Species, digest: bytes, turn: int, seq: int) -> Sealed:
         old = self._by_call.get(call)
         first = old.opened_seq if old is not None and old.turn == turn else seq
-        made = self._by_call[call] = Sealed(call, species, digest, turn, first)
+        made = self._by_call[call] = Sealed(call, species, digest, turn, first, made_seq=seq)
         return made
 
     def _seal(self, body: Response | Result, seq: int) -> None:
@@ -229,13 +233,13 @@ class Replay:
         if sealed is None:
             return
         sealed.sealed_seq, sealed.void = seq, False
+        sealed.cut_off = body.cancelled and self._ended  # some tasks end after the run has
         sealed.result, sealed.failure = body.result, body.failure
         sealed.cancelled, sealed.streamed = body.cancelled, body.streamed
         if isinstance(body, Response):
             sealed.lasted_s = body.wait_ms / 1e3
             if body.failure is None and not body.cancelled:
                 sealed.took_s = sealed.lasted_s
-                self._replied[body.call.scope] = seq
         else:
             sealed.lasted_s = body.duration_ms / 1e3
             if not body.acted:
@@ -246,7 +250,7 @@ class Replay:
     def externals(self) -> list[Sealed]:
         """The sealed calls that were declared external, for other members of the family."""
         known = self._externals.values()
-        return [sealed for sealed in known if sealed.external and sealed.sealed_seq is not None]
+        return [s for s in known if s.external and s.sealed_seq is not None and not s.cut_off]
 
     def _close_gap(self) -> None:
         """What was recorded behind missing entries is not taken for the whole story: it is redone.
@@ -259,6 +263,16 @@ class Replay:
 
     def _forget_after(self, seq: int) -> None:
         self._by_call = {c: s for c, s in self._by_call.items() if s.opened_seq <= seq}
+
+    def _supersede(self, body: Superseded) -> None:
+        kept = frozenset(body.kept)
+        self._by_call = {
+            call: sealed
+            for call, sealed in self._by_call.items()
+            if call in kept
+            or sealed.made_seq > self._resumed > 0
+            or not _never_happened(sealed, body.after, body.within)
+        }
 
     def _void_after(self, position: int) -> None:
         for sealed in self._by_call.values():
@@ -283,6 +297,7 @@ class Replay:
             ):
                 return Step(Advice.DIVERGED, sealed)
             self._next[call.scope] = self._next.get(call.scope, 0) + 1
+            self._taken.add(call)
             return self._advise(sealed)
 
     def _expected(self, call: CallId) -> Sealed | None:
@@ -307,22 +322,42 @@ class Replay:
         return Step(Advice.ANSWER, dataclasses.replace(known, turn=0), undone=True)
 
     def _advise(self, sealed: Sealed) -> Step:
-        if sealed.sealed_seq is None or sealed.cut_off:
+        if sealed.sealed_seq is None or (sealed.cut_off and not self.settled):
             if sealed.external:
                 return Step(Advice.DOUBT, sealed)
-            return Step(Advice.RERUN if sealed.cut_off else Advice.ACT, sealed)
+            return Step(Advice.ACT if sealed.sealed_seq is None else Advice.RERUN, sealed)
         undone = sealed.void or sealed.sealed_seq > self.position
         undone = undone and sealed.species is Species.TOOL
         if undone and not sealed.lasts:
             return Step(Advice.RERUN, sealed)
         return Step(Advice.ANSWER, sealed, undone=undone)
 
-    def differs(self, sealed: Sealed) -> None:
+    def went_on_from(self, sealed: Sealed) -> bool:
+        """Whether the loop that was recorded made another call after the result of `sealed`."""
+        end = sealed.sealed_seq or sealed.opened_seq
+        with self._lock:
+            return any(other.opened_seq > end for other in self._by_call.values())
+
+    def differs(self, sealed: Sealed) -> Superseded:
         """A call ran again and its result is another: what was recorded later never happened.
 
-        What left the machine stays known by identity and request: it is never run twice.
+        What left the machine stays known by identity and request: it is never run twice. So does
+        what was answered already: parallel calls, which did not rest on it.
+
+        Returns:
+            What the journal is to say.
         """
+        after = sealed.sealed_seq or sealed.opened_seq
+        within = sealed.call.inside
         with self._lock:
+            gone = {c for c, one in self._by_call.items() if _never_happened(one, after, within)}
+            kept = tuple(sorted(gone & self._taken))
+            gone -= self._taken
             for order in self._order.values():
-                order[:] = [c for c in order if self._by_call[c].opened_seq <= sealed.opened_seq]
-            self._forget_after(sealed.opened_seq)
+                order[:] = [call for call in order if call not in gone]
+            self._by_call = {c: one for c, one in self._by_call.items() if c not in gone}
+        return Superseded(after, within, kept)
+
+
+def _never_happened(sealed: Sealed, after: int, within: str) -> bool:
+    return sealed.opened_seq > after or sealed.call.is_within(within)

@@ -152,8 +152,9 @@ def _set_state(
     session.journal.sync()
     if state is not None:
         session.root = state.root
-        session.turn_start = state.root if state.inner == 0 else stop.turn_start
+        session.turn_start = state.root if state.inner == 0 else stop.began_on
         session.root_turn = state.turn if state.inner == 0 else state.turn - 1
+    session.began_on = stop.began_on
     session.inner_marks = stop.marks | {stop.turn: stop.inner}
     session.replay = Replay(
         read_journal(directory), position, family_externals(session, session.engine.config.home)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import wait
 from typing import Any
 
-from crabrt.core.entries import CallId, Ended, Failure, Gated, Payload, TurnOpened
+from crabrt.core.entries import Ended, Failure, Gated, Payload, TurnOpened
 from crabrt.core.ids import ObjectId, RunId
 from crabrt.errors import CrabError, NotDurable, WorkspaceRefused
 from crabrt.inspector import CallFact
@@ -21,6 +21,7 @@ from crabrt.journal import Journal, Lease
 from crabrt.process.spool import Spool
 from crabrt.runtime import checkpoints, registry
 from crabrt.runtime.codec import Codecs
+from crabrt.runtime.endings import BadEnds
 from crabrt.runtime.engine import Engine, Fate, Job
 from crabrt.runtime.ledger import Ledger
 from crabrt.runtime.messages import Messages
@@ -65,6 +66,7 @@ class Session(Ledger):
         over: whether it ended long ago, and its parent's record has gone on: it answers, no more.
         root: state of the last capture.
         turn_start: state that the open turn began on; its verdict is the difference to it.
+        began_on: the same of the turn that the run ended in, where a resume may go on with that.
         alive: what was alive when the open turn began.
         spool: where images of processes lie until they are in the store.
         expected: what the workspace holds when a replay begins, if that is not `root`.
@@ -76,7 +78,7 @@ class Session(Ledger):
         epoch: of the engine's commits, at the last capture (see `committing`).
         messages: what its model calls were told last.
         reaching: asks what its turns reached on the network.
-        cancelled: calls that ended so, since the loop made the last one.
+        bad_ends: calls that the run may be about to end with.
         impatient_in: the last turn in which waiting for parallel tools did not help (`outgoing`).
     """
 
@@ -99,6 +101,7 @@ class Session(Ledger):
         self.acting = True
         self.root: ObjectId | None = None
         self.turn_start: ObjectId | None = None
+        self.began_on: ObjectId | None = None
         self.alive = engine.custody.last
         self.spool = Spool(engine.config.home, run_id)
         self.expected: ObjectId | None = None
@@ -117,7 +120,7 @@ class Session(Ledger):
         self._job: Job | None = None
         self._held_until = 0.0
         self._calls: list[CallFact] = []
-        self.cancelled: list[CallId] = []
+        self.bad_ends = BadEnds()
         self._unwritten_end: Ended | None = None
         self._announced: set[bytes] = set()
         self._dropped: deque[None] = deque()
@@ -167,8 +170,10 @@ class Session(Ledger):
         if self.machine.turn == 0 or self.machine.closed:
             return None
         self.machine.close()
-        if self.machine.turn <= self.root_turn:  # resumed: its checkpoint is made
-            return None
+        if self.machine.turn <= self.root_turn:  # resumed: it was closed when the run ended
+            if not (self.machine.unsaved or self.machine.owes_point):
+                return None
+            self.turn_start = self.began_on  # it went on: its verdict is over all of it
         return self.checkpoint(self.machine.turn, 0)
 
     def follow(self, turn: int) -> None:
@@ -342,14 +347,14 @@ class Session(Ledger):
         self,
         encode: Callable[[], bytes] | None,
         failure: Failure | None,
-        blamed: tuple[CallId, ...] = (),
+        error: BaseException | None = None,
     ) -> Steps[None]:
         """The agent returned or raised: close the turn, wait until it is durable, say so.
 
         Args:
             encode: gives the encoded result, or None where there is none to keep.
-            failure: the exception it raised.
-            blamed: calls that ended with that exception.
+            failure: the exception it raised, sealed.
+            error: the exception itself.
         """
         if self.inert:
             return
@@ -362,8 +367,7 @@ class Session(Ledger):
         status = "done" if failure is None else "failed"
         with self.recording():
             result = self.value(encode) if encode is not None else Payload()
-            cut_off = () if failure is None else tuple(sorted({*blamed, *self.cancelled}))
-            body = Ended(status, exit_ms, result, failure, cut_off)
+            body = Ended(status, exit_ms, result, failure, self.bad_ends.cut_off_by(error))
             self._unwritten_end = None if self.append(body) else body
         future = self.engine.submit(self._sync)
         if not future.done():

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 import crabrt
-from crabrt.core.entries import CallId
 from crabrt.core.targets import parse_target
 from crabrt.journal import RunIndex
 from crabrt.operations.forking import fork_to
 from crabrt.operations.targets import resolve
-from crabrt.runtime.exceptions import blame, blamed
 from crabrt.store import Store
 
 
@@ -248,33 +247,172 @@ def test_an_opened_run_goes_on_too(ws: Path, home: Path) -> None:
     assert outage.made == ["act 0", "act 0"]
 
 
-def test_what_is_noted_on_an_exception_is_not_recorded(ws: Path, home: Path, store) -> None:
-    """One object that is raised again and again: only the last call counts."""
-    shared = ValueError("always the same")
+# -- what the turn that it ended in holds then --------------------------------------------------
+
+
+def writing(ws: Path, outage: Outage):
+    think = outage.model()
 
     @crabrt.tool
-    def act(n: int) -> None:
-        raise shared
+    def write(n: int) -> str:
+        (ws / f"begun{n}").touch()
+        outage.call(f"write {n}")
+        (ws / f"whole{n}").touch()
+        return "written"
 
-    @crabrt.agent(workspace=ws, name="sharing")
+    @crabrt.agent(workspace=ws, name="writing")
     def run() -> str:
-        for n in range(3):
-            with contextlib.suppress(ValueError):
-                act(n)
-        assert [str(call) for call in blamed(shared, crabrt.current_run().id)] == ["0:act#2"]
+        for n in range(1, 4):
+            think([{"role": "user"}] * n)
+            write(n)
         return "done"
 
-    assert run() == "done"
-    assert b"crabrt_calls" not in b"".join(
-        path.read_bytes() for path in home.rglob("*") if path.is_file()
+    return run
+
+
+@pytest.mark.parametrize("broken", ["think 2", "write 2", "think 3", "write 3"])
+def test_the_turn_that_it_ended_in_has_what_was_done_after_the_resume(
+    ws: Path, home: Path, store, broken
+) -> None:
+    """Its state, its verdict, and what a fork of it holds."""
+    outage = Outage(broken)
+    run = writing(ws, outage)
+    with pytest.raises(ConnectionError):
+        run()
+    outage.broken.clear()
+    assert run.resume("last") == "done"
+    for n, turn in enumerate(store.turns()[1:], 1):
+        assert (turn.turn, turn.files_added, turn.files) == (n, 2, 2)
+    with Store.open(home) as opened, RunIndex.open(home) as index:
+        index.refresh()
+        for n in (1, 2, 3):
+            state = resolve(index, parse_target(f"last@{n}"))
+            fork_to(opened, state, ws.parent / f"fork{n}")
+            names = sorted(path.name for path in (ws.parent / f"fork{n}").iterdir())
+            assert names == sorted(
+                f"{what}{k}" for what in ("begun", "whole") for k in range(1, n + 1)
+            )
+    made = list(outage.made)
+    assert run.resume("last@2") == "done"  # from its end: nothing of it is made again
+    assert outage.made == [*made, "think 3", "write 3"]
+
+
+def test_a_kill_in_the_turn_after_does_not_undo_it(ws: Path, home: Path, killed, die) -> None:
+    outage = Outage("think 2")
+    run = writing(ws, outage)
+    with pytest.raises(ConnectionError):
+        run()
+
+    def body() -> None:
+        outage.broken.clear()
+        (ws.parent / "resumed").touch()
+        outage.call = lambda name: die() if name == "write 3" else name
+        run.resume("last")
+
+    killed(body)
+    outage.broken.clear()
+    outage.made.clear()
+    assert run.resume("last") == "done"
+    assert outage.made == ["write 3"]
+
+
+# -- what a loop catches, and meets again ---------------------------------------------------------
+
+
+class Refused(Exception):
+    """As clients of an API make them: with their request and its connection."""
+
+    def __init__(self, message: str, *, request: object, code: int) -> None:
+        super().__init__(message)
+        self.request, self.code = request, code
+
+
+class RateLimited(Refused):
+    pass
+
+
+def catching(ws: Path, error, expected: type[Exception], **declared):
+    died: list[int] = []
+
+    @crabrt.model(**declared)
+    def think(messages: list[dict]) -> str:
+        if not messages:
+            raise error()
+        return "ok"
+
+    @crabrt.tool
+    def act() -> None:
+        if not died:
+            died.append(1)
+            raise ConnectionError
+
+    @crabrt.agent(workspace=ws, name="catching")
+    def run() -> object:
+        try:
+            think([])
+        except expected as caught:
+            found = (str(caught), getattr(caught, "code", None))
+            think([{"role": "user"}])
+            act()
+            return found
+        return None
+
+    return run
+
+
+def test_what_is_named_stands_for_what_is_derived_from_it(ws: Path, home: Path) -> None:
+    """And what cannot be stored of it is no reason to give something else."""
+    run = catching(
+        ws, lambda: RateLimited("slowly", request=object(), code=429), Refused, raises=Refused
     )
+    with pytest.raises(ConnectionError):
+        run()
+    assert run.resume("last") == ("slowly", 429)
 
 
-def test_an_exception_that_takes_no_notes_is_left_alone() -> None:
-    class Sealed(Exception):
-        def __setattr__(self, name: str, value: object) -> None:
-            raise AttributeError(name)
+@pytest.mark.parametrize(
+    "error",
+    [
+        subprocess.CalledProcessError(2, ["make"], b"out", b"err"),
+        subprocess.TimeoutExpired("make", 3),
+        json.JSONDecodeError("no value", "{", 1),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_tools_end_with_comes_back_unnamed(ws: Path, home: Path, error) -> None:
+    run = catching(ws, lambda: error, type(error))
+    with pytest.raises(ConnectionError):
+        run()
+    assert run.resume("last") == (str(error), None)
 
-    error = Sealed()
-    blame(error, "run", CallId("0", "act", 0))
-    assert blamed(error, "run") == ()
+
+def test_an_exception_that_nobody_named_says_what_to_name(ws: Path, home: Path) -> None:
+    made = [lambda: Refused("no", request=None, code=1), Refused]
+    with pytest.raises(ConnectionError):
+        catching(ws, *made)()
+    with pytest.raises(crabrt.ReplayedError) as found:
+        catching(ws, *made).resume("last")
+    assert str(found.value) == "no"
+    assert "name that class" in found.value.__notes__[0]
+    made[0] = pytest.fail  # it was handled then: it is not made again, though it ended a resume
+    with pytest.raises(ConnectionError):
+        catching(ws, *made, raises=Refused).resume("last")
+
+
+def test_a_call_with_other_arguments_says_that_it_is_another_run(
+    ws: Path, home: Path, monkeypatch
+) -> None:
+    outage = Outage("act 1")
+    act = outage.tool()
+
+    @crabrt.agent(workspace=ws, name="asked")
+    def run(prompt: str) -> str:
+        return act(1)
+
+    with pytest.raises(ConnectionError):
+        run("tidy up")
+    outage.broken.clear()
+    monkeypatch.setenv("CRAB_RESUME", "last")
+    with pytest.warns(crabrt.RestoreWarning, match="has other arguments than asked-"):
+        run("tidy up today")
+    assert outage.made == ["act 1", "act 1"]

@@ -33,18 +33,20 @@ def foreseen(writer: ObjectWriter, begun: Begin, there: ObjectId) -> ObjectId:
     edits: Edits = {}
     stays: set[bytes] = set()
     temporary: set[bytes] = set()
+    plan = {c.path: c for c in diff_roots(writer, begun.before, begun.target, begun.paths)}
     for change in diff_roots(writer, there, begun.target, begun.paths):
         above, name = split(change.path)
         temporary.add(join(above, temp_name(begun.id, name)))
-        if _will_be_done(change, entry_or_none(writer, begun.before, change.path)):
+        planned = plan.get(change.path)
+        if _will_be_done(change, change.after if planned is None else planned.before):
             edits[change.path] = change.after
         else:
             stays.add(change.path)
-    temporary = {path for path in temporary if entry_or_none(writer, there, path) is not None}
     stays -= temporary
     if not (stays or begun.paths):
         return begun.target
-    edits.update(dict.fromkeys(temporary))
+    left = (path for path in temporary if entry_or_none(writer, there, path) is not None)
+    edits.update(dict.fromkeys(left))
     for path in stays:  # a directory that something stays in stays
         while path := split(path)[0]:
             if edits.get(path, path) is None:

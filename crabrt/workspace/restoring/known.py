@@ -87,11 +87,11 @@ def same_but_metadata(one: Entry, other: Entry | None) -> bool:
 
 def add_missing_parents(writer: ObjectWriter, base: ObjectId, root: ObjectId, edits: Edits) -> None:
     """Directories that were made for what came back in them are known, too."""
-    for path in [path for path, entry in edits.items() if entry is not None]:
-        above = split(path)[0]
+    parents = {split(path)[0] for path, entry in edits.items() if entry is not None}
+    for above in sorted(parents):
         while above and above not in edits and entry_or_none(writer, base, above) is None:
             edits[above] = entry_or_none(writer, root, above)
-            above = split(above)[0]
+            above = split(above)[0]  # noqa: PLW2901 - upwards
 
 
 def links_of(
