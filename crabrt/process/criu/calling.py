@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -96,6 +98,9 @@ class Call:
     ) -> None:
         self._began = time.monotonic()
         guarded = outlives_s is not None
+        if guarded and shutil.which(argv[0], path=ENVIRONMENT["PATH"]) is None:
+            # Which nobody would be told by a shell that cannot begin it.
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
         words = [*(_WHEN_GUARDED if guarded else ()), *argv]
         with open(output, "wb") as file:
             self._child = claims.helper(
