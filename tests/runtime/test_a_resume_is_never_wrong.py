@@ -29,6 +29,14 @@ from crabrt.runtime.session import Session
 from crabrt.store import Store
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """As in a terminal: whoever is started in the background ignores it, and what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @crabrt.model
 def think(messages: list[dict]) -> str:
     return "ok"
