@@ -7,7 +7,8 @@ from collections import deque
 
 from crabrt.core.entries import CallId
 
-_KEPT_MOST = 64
+_KEPT_MOST = 16
+"""An exception holds on to all that its tool had in hand, and a loop need not ask a model."""
 
 
 class BadEnds:

@@ -150,6 +150,7 @@ class Replay:
         for record in records:
             self._fold(record)
         self._close_gap()
+        self._last_opened = self._find_last_opened()
         self._order: dict[str, list[CallId]] = {}
         for sealed in sorted(self._by_call.values(), key=lambda s: s.opened_seq):
             self._order.setdefault(sealed.call.scope, []).append(sealed.call)
@@ -334,9 +335,10 @@ class Replay:
 
     def went_on_from(self, sealed: Sealed) -> bool:
         """Whether the loop that was recorded made another call after the result of `sealed`."""
-        end = sealed.sealed_seq or sealed.opened_seq
-        with self._lock:
-            return any(other.opened_seq > end for other in self._by_call.values())
+        return self._last_opened > (sealed.sealed_seq or sealed.opened_seq)
+
+    def _find_last_opened(self) -> int:
+        return max((sealed.opened_seq for sealed in self._by_call.values()), default=0)
 
     def differs(self, sealed: Sealed) -> Superseded:
         """A call ran again and its result is another: what was recorded later never happened.
@@ -356,6 +358,7 @@ class Replay:
             for order in self._order.values():
                 order[:] = [call for call in order if call not in gone]
             self._by_call = {c: one for c, one in self._by_call.items() if c not in gone}
+            self._last_opened = self._find_last_opened()
         return Superseded(after, within, kept)
 
 
