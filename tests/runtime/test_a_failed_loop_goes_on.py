@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 from pathlib import Path
@@ -416,3 +417,149 @@ def test_a_call_with_other_arguments_says_that_it_is_another_run(
     with pytest.warns(crabrt.RestoreWarning, match="has other arguments than asked-"):
         run("tidy up today")
     assert outage.made == ["act 1", "act 1"]
+
+
+# -- what the loop knew of it stays ---------------------------------------------------------------
+
+
+def test_parallel_calls_beside_the_one_that_is_made_again_are_not(
+    ws: Path, home: Path, killed, die
+) -> None:
+    """Nor after a kill behind that: what it superseded was not theirs."""
+
+    def agent(*, broken: bool, deadly: bool):
+        @crabrt.tool
+        async def act(n: int) -> str:
+            await asyncio.sleep(0.3 if n == 1 else 0.05)
+            if broken and n == 1:
+                raise ConnectionError
+            with (ws / "file").open("a") as file:
+                file.write(str(n))
+            return str(n)
+
+        @crabrt.model
+        async def think(messages: list[dict]) -> str:
+            return "ok"
+
+        @crabrt.tool
+        def last() -> None:
+            if deadly:
+                die()
+
+        @crabrt.agent(workspace=ws, name="parallel")
+        async def run() -> list[str]:
+            given = await asyncio.gather(*(act(n) for n in range(3)))
+            for count in range(2):
+                await think([{"role": "user"}] * count)
+                last()
+            return given
+
+        return run
+
+    with pytest.raises(ConnectionError):
+        asyncio.run(agent(broken=True, deadly=False)())
+    killed(lambda: asyncio.run(agent(broken=False, deadly=True).resume("last")))
+    assert asyncio.run(agent(broken=False, deadly=False).resume("last")) == ["0", "1", "2"]
+    assert sorted((ws / "file").read_text()) == ["0", "1", "2"]
+
+
+def test_a_handled_failure_outside_is_not_in_doubt_because_the_next_call_is(
+    ws: Path, home: Path, killed, die
+) -> None:
+    made = ws.parent / "made"
+
+    def agent(*, deadly: bool, **declared):
+        @crabrt.tool(effect="external", **declared)
+        def charge() -> None:
+            with made.open("a") as file:
+                file.write("A")
+            raise ConnectionError("declined")
+
+        @crabrt.tool(effect="external", **declared)
+        def invoice() -> str:
+            with made.open("a") as file:
+                file.write("B")
+            return die() if deadly else "sent"
+
+        @crabrt.agent(workspace=ws, name="billing")
+        def run() -> str:
+            try:
+                charge()
+            except ConnectionError:
+                return invoice()
+            return "charged"
+
+        return run
+
+    killed(lambda: agent(deadly=True)())
+    with pytest.raises(crabrt.InDoubt):
+        agent(deadly=False).resume("last")
+    assert agent(deadly=False, in_doubt="retry").resume("last") == "sent"
+    assert made.read_text() == "ABB"
+
+
+def test_what_its_check_says_of_a_failure_is_what_the_loop_gets(ws: Path, home: Path) -> None:
+    outage = Outage("act 1")
+    with pytest.raises(ConnectionError):
+        simple(ws, outage, effect="external")()
+    checked = {"effect": "external", "check": lambda n: crabrt.Done("it was made")}
+    for _ in range(2):
+        assert simple(ws, outage, **checked).resume("last")[3] == "it was made"
+    assert outage.made.count("act 1") == 1
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_child_run_whose_caller_went_on_from_its_end_is_not_made_otherwise(
+    ws: Path, home: Path, killed, die, opened
+) -> None:
+    """It failed at an external call, which is no doubt of the caller's."""
+
+    def agent(*, deadly: bool):
+        @crabrt.tool(effect="external")
+        def charge() -> None:
+            raise ConnectionError("declined")
+
+        @crabrt.tool
+        def last() -> None:
+            if deadly:
+                die()
+
+        @crabrt.agent(workspace=ws, name="child")
+        def child() -> None:
+            charge()
+
+        @crabrt.agent(workspace=ws, name="boss")
+        def boss() -> str:
+            try:
+                if opened:
+                    with crabrt.open_run(workspace=ws, name="kid"):
+                        charge()
+                else:
+                    child()
+            except ConnectionError:
+                last()
+                return "caught"
+            return "charged"
+
+        return boss
+
+    killed(lambda: agent(deadly=True)())
+    assert agent(deadly=False).resume("last") == "caught"
+
+
+def test_a_time_limit_round_a_block_is_reached_again(ws: Path, home: Path) -> None:
+    outage = Outage("act 0")
+    act = outage.tool()
+
+    @crabrt.agent(workspace=ws, name="limited")
+    async def run() -> str:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.2), crabrt.current_run().tool_call("slow", {}) as call:
+                if not call.sealed:
+                    call.result(await asyncio.sleep(30))
+        return act(0)
+
+    with pytest.raises(ConnectionError):
+        asyncio.run(run())
+    outage.broken.clear()
+    assert asyncio.run(run.resume("last")) == "act 0"
