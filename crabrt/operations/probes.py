@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from crabrt.workspace.procfs import mounts
+
 _FICLONE = 0x40049409
 _LANDLOCK_CREATE_RULESET = 444  # the same number on every architecture
 _LANDLOCK_VERSION_FLAG = 1
@@ -104,18 +106,15 @@ def file_system(path: Path) -> FileSystem:
         OSError: it cannot be looked at.
     """
     device = os.stat(path).st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    real = os.path.realpath(path)
+    wanted = b"%d:%d" % (os.major(device), os.minor(device))
+    real = os.fsencode(os.path.realpath(path))
     kind, mounted_at, best = "unknown", "", (False, -1)
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            fields = line.split()
-            point = fields[4].encode().decode("unicode_escape") if "\\" in fields[4] else fields[4]
-            inside = real == point or real.startswith(point.rstrip("/") + "/")
-            # btrfs subvolumes have devices that mountinfo does not list: the path decides then
-            rank = (fields[2] == wanted, len(point))
-            if inside and rank >= best:
-                kind, mounted_at, best = fields[fields.index("-") + 1], point, rank
+    for mount in mounts():
+        inside = (real + b"/").startswith(mount.point.rstrip(b"/") + b"/")
+        # btrfs subvolumes have devices that mountinfo does not list: the path decides then
+        rank = (mount.device == wanted, len(mount.point))
+        if inside and rank >= best:
+            kind, mounted_at, best = os.fsdecode(mount.kind), os.fsdecode(mount.point), rank
     space = os.statvfs(path)
     return FileSystem(
         kind, mounted_at, space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize

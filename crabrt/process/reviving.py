@@ -10,7 +10,6 @@ from typing import Final
 from crabrt.core.processes import LastingProcess, ProcessState, ProcessTree
 from crabrt.errors import CrabError
 from crabrt.process import criu, table
-from crabrt.process.beside import mounts
 from crabrt.process.beside.network import Network
 from crabrt.process.criu import Cause, Criu, NotRevived, growing
 from crabrt.process.family import Identity
@@ -104,8 +103,7 @@ def _revived(tree: ProcessTree, images: Path, by: Criu, network: Network) -> int
         _await_free(tree)
     logs = growing.written(images)  # nobody puts back what lies outside of the workspace
     own, within = tree.namespace, network.within
-    mounted = mounts.shown(images) if own else {}
-    return criu.restore(by, images, own_namespace=own, grown=logs, within=within, changed=mounted)
+    return criu.restore(by, images, own_namespace=own, grown=logs, within=within)
 
 
 def who_is_back(tree: ProcessTree, top: int) -> list[Identity]:

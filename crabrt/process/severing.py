@@ -5,12 +5,13 @@ Connections are closed by the restore itself (``criu.connections``); pipes have 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from crabrt.core.processes import ProcessState, ProcessTree
-from crabrt.process.criu import LOST, Leads, leading_out, outside
+from crabrt.process.criu import LOST, Leads, leading_out, left_behind, outside
 from crabrt.process.revivals import Revival, Severed
 
 
@@ -24,7 +25,15 @@ def would_be_lost(pid: int) -> list[str]:
     except OSError as error:
         return [f"whether it is connected with other programs cannot be told: {error}"]
     kinds = {one.leads for one in found if not (one.leads is Leads.PIPE and one.writes)}
-    return [text for leads, text in LOST.items() if leads in kinds]
+    return [*(text for leads, text in LOST.items() if leads in kinds), *_unmounted(pid)]
+
+
+def _unmounted(pid: int) -> Iterator[str]:
+    with contextlib.suppress(OSError):  # it ended
+        for mount in left_behind(pid):
+            place = mount.point.decode("utf-8", "backslashreplace")
+            kind = mount.kind.decode("utf-8", "backslashreplace")
+            yield f"what it sees at {place} ({kind}) is mounted nowhere else any more"
 
 
 def with_severed(

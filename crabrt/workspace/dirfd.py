@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from crabrt.workspace.procfs import read
+from crabrt.workspace.procfs import read, unescaped
 
 DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Opens a directory and nothing else; a symlink to one fails with ELOOP or ENOTDIR."""
@@ -207,7 +207,7 @@ def mount_points(path: bytes) -> frozenset[bytes]:
     plain = _UNESCAPED.match(prefix)
     if plain is not None and plain[0] not in table:  # as mostly; the rest costs ten times that
         return frozenset()
-    points = (_unescape(line.split(b" ", 5)[4]) for line in table.split(b"\n")[:-1])
+    points = (unescaped(line.split(b" ", 5)[4]) for line in table.split(b"\n")[:-1])
     return frozenset(
         point[len(prefix) :] for point in points if point.startswith(prefix) and point != prefix
     )
@@ -215,11 +215,3 @@ def mount_points(path: bytes) -> frozenset[bytes]:
 
 _UNESCAPED: Final = re.compile(rb"[^\s\\#]*")
 """The part of a path that tables of ``/proc`` show as it is."""
-
-
-def _unescape(text: bytes) -> bytes:
-    """Undo the octal escapes of ``/proc`` tables (space, tab, newline, backslash)."""
-    if b"\\" not in text:
-        return text
-    head, *rest = text.split(b"\\")
-    return head + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in rest)

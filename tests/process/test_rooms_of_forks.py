@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from crabrt.process import table
-from crabrt.process.beside.mounts import Bind
 from crabrt.process.beside.network import Network
 from crabrt.process.beside.room import Room
 from crabrt.process.criu import NotRevived, dump
+from crabrt.process.criu.mounts import Bind
 
 pytestmark = pytest.mark.root
 

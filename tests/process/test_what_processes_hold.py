@@ -11,10 +11,10 @@ import pytest
 from crabrt.core.processes import LastingProcess
 from crabrt.process import table
 from crabrt.process.belongings import LISTED_MOST, Belongings, belongings
-from crabrt.process.beside.mounts import Bind
 from crabrt.process.beside.network import Network
 from crabrt.process.beside.room import Room
 from crabrt.process.criu import dump
+from crabrt.process.criu.mounts import Bind
 from crabrt.process.sighting import Sighting, sight
 
 FAMILY = """

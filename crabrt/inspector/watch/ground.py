@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 
-from crabrt.inspector.watch.view import Mount, mounts
+from crabrt.workspace.procfs import Mount, mounts
 
 
 class Ground:

@@ -14,23 +14,7 @@ from dataclasses import dataclass
 
 from crabrt.inspector.watch.errors import Reason, Unwatchable
 from crabrt.workspace.dirfd import open_directory
-
-
-@dataclass(frozen=True)
-class Mount:
-    """One line of ``/proc/self/mountinfo``.
-
-    Attributes:
-        id: the mount's number.
-        device: ``major:minor`` of the file system.
-        root: which directory of the file system it shows.
-        point: where.
-    """
-
-    id: int
-    device: bytes
-    root: bytes
-    point: bytes
+from crabrt.workspace.procfs import Mount, mounts
 
 
 @dataclass(frozen=True)
@@ -44,19 +28,6 @@ class View:
 
     fd: int
     key: str
-
-
-def mounts() -> tuple[Mount, ...]:
-    """All mounts of this process's namespace.
-
-    Raises:
-        OSError: ``/proc`` is not there.
-    """
-    with open("/proc/self/mountinfo", "rb") as file:
-        lines = [line.split(b" ", 5) for line in file]
-    return tuple(
-        Mount(int(parts[0]), parts[2], _unescape(parts[3]), _unescape(parts[4])) for parts in lines
-    )
 
 
 def view_of(workspace_fd: int) -> View:
@@ -104,11 +75,3 @@ def _open(mount: Mount) -> int | None:
         os.close(fd)
         return None
     return fd
-
-
-def _unescape(text: bytes) -> bytes:
-    """Undo the octal escapes of ``/proc`` tables (space, tab, newline, backslash)."""
-    if b"\\" not in text:
-        return text
-    head, *rest = text.split(b"\\")
-    return head + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in rest)

@@ -5,7 +5,6 @@ another workspace than the one it is restored into comes back in namespaces of i
 
 * `network`: a network namespace with nothing but loopback, and whether one is needed.
 * `room`, `keeper`: PID and mount namespaces where images of plain processes are restored.
-* `mounts`: images that have such namespaces already are shown the fork's files.
 * `coming`: all of it together, for one recorded state.
 * `whose`: telling the processes of a fork from those of the original, by the files that they see.
 

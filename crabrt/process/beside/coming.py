@@ -20,11 +20,9 @@ import msgspec
 from crabrt.core.processes import KeptShell, LastingProcess, ProcessState, ProcessTree
 from crabrt.errors import CrabError
 from crabrt.process import criu, sockets, table
-from crabrt.process.beside import mounts
-from crabrt.process.beside.mounts import Bind
 from crabrt.process.beside.network import Network, taken
 from crabrt.process.beside.room import Room
-from crabrt.process.criu import Criu, growing
+from crabrt.process.criu import Bind, Criu, growing
 from crabrt.process.family import Identity
 from crabrt.process.revivals import Missing, Revival, not_imaged
 from crabrt.process.shell import ShellState, ShellUnavailable, prepare_channels
@@ -139,7 +137,7 @@ class _Coming:
                 own_namespace=True,
                 grown=logs,
                 within=self._place.network.within,
-                changed=mounts.shown(images, self._place.binds),
+                binds=self._place.binds,
             )
         else:
             self._room = self._room or Room(self._place.network, self._place.binds[:1])

@@ -10,6 +10,7 @@ from typing import Final
 from crabrt.process.beside import network, whose
 from crabrt.process.family import Identity
 
+_APART: Final = ("unshare", "--mount", "--propagation", "slave", "sh", "-c")
 _SHOW: Final = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
 
 
@@ -47,8 +48,7 @@ class Door:
         self._descriptor = descriptor
         workspace = os.fsdecode(self._workspace)
         for place in places:
-            show = ("unshare", "--mount", "sh", "-c", _SHOW, "sh", workspace, os.fsdecode(place))
-            within += show
+            within += (*_APART, _SHOW, "sh", workspace, os.fsdecode(place))
         self.within = within
 
     def close(self) -> None:

@@ -19,10 +19,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
 
-from crabrt.process import claims, table
-from crabrt.process.beside.mounts import Bind
+from crabrt.process import claims, namespaces, table
 from crabrt.process.beside.network import Network
-from crabrt.process.criu import Criu, restore, wire
+from crabrt.process.criu import Bind, Criu, restore, wire
 from crabrt.process.signalling import send
 from crabrt.process.table import Process
 
@@ -55,7 +54,7 @@ class Room:
 
     def __init__(self, network: Network, binds: Sequence[Bind]) -> None:
         pairs = [os.fsdecode(path) for bind in binds for path in bind]
-        argv = [*network.within, "unshare", "--pid", "--mount", "--mount-proc", "--fork", "setsid"]
+        argv = [*network.within, "unshare", *namespaces.OPTIONS, "setsid"]
         argv += [sys.executable, "-I", "-S", str(_KEEPER), _READY.decode(), *pairs]
         self._child = claims.helper(
             lambda: subprocess.Popen(

@@ -16,7 +16,7 @@ from typing import Final
 
 from crabrt.process import orphans, table
 from crabrt.process.table import Process
-from crabrt.workspace.procfs import read
+from crabrt.workspace.procfs import mounts
 
 Identity = tuple[int, int]
 
@@ -35,10 +35,10 @@ def other_paths(pid: int, workspace: bytes) -> tuple[bytes, ...]:
         if not _sees_otherwise(pid):
             return ()
         here = os.stat(workspace)
-        lines = read(b"/proc/%d/mountinfo" % pid).splitlines()
+        seen = mounts(pid)
     except OSError:
         return ()
-    places = {_unescaped(words[4]) for words in map(bytes.split, lines) if len(words) > 4}
+    places = {mount.point for mount in seen}
     return tuple(sorted(path for path in places - {workspace} if _is(pid, path, here)))
 
 
@@ -111,10 +111,3 @@ def _is(pid: int, path: bytes, directory: os.stat_result) -> bool:
     except OSError:
         return False
     return (found.st_dev, found.st_ino) == (directory.st_dev, directory.st_ino)
-
-
-def _unescaped(path: bytes) -> bytes:
-    """Of ``mountinfo`` (proc_pid_mountinfo(5)): space, tab, newline and backslash are octal."""
-    for text, byte in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
-        path = path.replace(text, byte)
-    return path

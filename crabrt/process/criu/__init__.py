@@ -7,6 +7,7 @@
 * `locks`, `interrupted`, `sessions`: what CRIU gets wrong, put right or refused.
 * `outside`: what a tree holds whose other end is elsewhere, so that it cannot come back whole.
 * `connections`: those that lead out come back closed, those inside of the tree go on.
+* `mounts`: what a tree with a mount namespace of its own sees, at its image and when it is back.
 * `images`: a directory of images into the store, and back.
 
 What it is not: it freezes nothing for longer than CRIU does, decides nothing about which processes
@@ -20,6 +21,7 @@ from crabrt.process.criu.connections import leading_out
 from crabrt.process.criu.dumping import Dumped, dump
 from crabrt.process.criu.images import get_images, image_objects, put_images
 from crabrt.process.criu.installing import CannotInstall, install
+from crabrt.process.criu.mounts import Bind, left_behind
 from crabrt.process.criu.outside import LOST, Leads, Outside, outside
 from crabrt.process.criu.probing import find
 from crabrt.process.criu.programs import Criu, Lack, NoCriu
@@ -29,6 +31,7 @@ from crabrt.process.criu.sessions import NEXT_STEP, is_ours_outside
 __all__ = [
     "LOST",
     "NEXT_STEP",
+    "Bind",
     "CannotInstall",
     "Cause",
     "Criu",
@@ -46,6 +49,7 @@ __all__ = [
     "install",
     "is_ours_outside",
     "leading_out",
+    "left_behind",
     "outside",
     "put_images",
     "restore",

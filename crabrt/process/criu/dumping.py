@@ -18,7 +18,7 @@ from typing import Final, Literal, NamedTuple
 from crabrt.errors import UsageError
 from crabrt.process import table
 from crabrt.process.beside import network
-from crabrt.process.criu import mending, wire
+from crabrt.process.criu import mending, mounts, wire
 from crabrt.process.criu.calling import Call, Limit, never
 from crabrt.process.criu.causes import LOG_LINES, Cause, NotImaged, explain, started
 from crabrt.process.criu.guarding import LOG, OUTPUT, SCRATCH
@@ -29,6 +29,7 @@ from crabrt.process.criu.programs import Criu
 from crabrt.process.criu.remembering import doubt
 from crabrt.process.criu.sessions import refuse_outside
 from crabrt.process.criu.settling import Settling
+from crabrt.workspace.procfs import Mount
 
 COMMON_OPTIONS: Final = (
     "--no-default-config",
@@ -114,7 +115,7 @@ def dump(
     argv += [f"--leave-{leave}", "--ghost-limit", str(ghost_limit_bytes)]
     argv += ["--timeout", str(max(1, int(limit_s * 0.8)))]  # its own, which ends more gently
     if own_namespace:
-        argv += OWN_NAMESPACE
+        argv += [*OWN_NAMESPACE, *_without_mounts(root_pid)]
     elif tree.processes[0].session != root_pid:
         argv.append("--shell-job")
     if freeze_cgroup is not None:
@@ -152,6 +153,13 @@ def _tree(root_pid: int, cgroup: Path | None) -> Tree:
         raise NotImaged("there is no such process", Cause.GONE, where=f"process {root_pid}")
     refuse_outside(one.pid for one in tree.processes)
     return tree
+
+
+def _without_mounts(pid: int) -> list[str]:
+    left: list[Mount] = []
+    with contextlib.suppress(OSError):  # CRIU says what is wrong
+        left = mounts.left_behind(pid)
+    return [word for one in left for word in ("--skip-mnt", os.fsdecode(one.point))]
 
 
 def _prepare(into: Path) -> None:

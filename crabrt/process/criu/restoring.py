@@ -15,12 +15,13 @@ from typing import Final
 
 from crabrt.core.secrets import redact_text
 from crabrt.process import table
-from crabrt.process.criu import connections, growing, wire
+from crabrt.process.criu import connections, growing, mounts, wire
 from crabrt.process.criu.calling import Call, Limit
 from crabrt.process.criu.causes import LOG_LINES, Cause, NotRevived, Reason, explain, started
 from crabrt.process.criu.dumping import COMMON_OPTIONS, OWN_NAMESPACE, read_log
 from crabrt.process.criu.guarding import LOG, OUTPUT, PID, SCRATCH, Half
 from crabrt.process.criu.locking import Locking
+from crabrt.process.criu.mounts import Bind
 from crabrt.process.criu.programs import Criu
 from crabrt.process.criu.remembering import doubt
 from crabrt.process.criu.sweeping import Attempt
@@ -45,6 +46,7 @@ def restore(
     grown: Sequence[str] = (),
     within: Sequence[str] = (),
     room: int | None = None,
+    binds: Sequence[Bind] = (),
     changed: Mapping[str, bytes | None] | None = None,
 ) -> int:
     """Bring a tree back; the number of its root, which is a child of this process.
@@ -65,6 +67,7 @@ def restore(
         within: a command that runs another one in other namespaces, if it is to be there.
         room: if those are PID namespaces, their first process: the root becomes its child, where
             numbers are those of the images and every one of them is free.
+        binds: what the tree is to see elsewhere; where it has a mount namespace of its own.
         changed: images that CRIU is to see instead, by name; None: it sees no such one.
 
     Raises:
@@ -89,6 +92,7 @@ def restore(
         work = Path(scratch)
         half = Half(work, images.absolute(), stopped=bool(locking))
         instead = dict(changed or {})
+        instead |= mounts.shown(images, binds) if own_namespace else {}
         instead |= {growing.FILE: growing.allowed(images, grown)} if grown else {}
         instead |= connections.changed(images, instead.get(growing.FILE))
         instead |= locking.changed(images)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from crabrt.core.config import SHELL_VARIABLE
+from crabrt.process import namespaces
 from crabrt.process.shell.errors import ShellUnavailable
 from crabrt.process.shell.script import START
 from crabrt.process.shell.values import Isolation
@@ -34,13 +35,12 @@ _DEFAULTED: Final = (
 )
 """Signals that this process may ignore (Python does two of them), and commands must not."""
 
-_NAMESPACES: Final = ("--pid", "--mount", "--mount-proc", "--fork")
 # No --kill-child: a parent-death signal in an image ends the restored tree. In the user namespace
 # one is who one was; a root of one's own would own every file that it cannot write. A session
 # leader from outside cannot be in an image, so setsid is called inside once more.
 _PREFIXES: Final[dict[Isolation, tuple[str, ...]]] = {
-    "namespace": ("unshare", *_NAMESPACES, "setsid"),
-    "user-namespace": ("unshare", "--user", "--map-current-user", *_NAMESPACES, "setsid"),
+    "namespace": ("unshare", *namespaces.OPTIONS, "setsid"),
+    "user-namespace": ("unshare", "--user", "--map-current-user", *namespaces.OPTIONS, "setsid"),
     "session": (),
 }
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from crabrt.process import sockets
-from crabrt.process.beside.mounts import Bind
 from crabrt.process.beside.network import Network
 from crabrt.process.beside.room import Room
 from crabrt.process.criu import NotRevived, connections, dump, growing, leading_out, wire
+from crabrt.process.criu.mounts import Bind
 
 pytestmark = pytest.mark.root
 
