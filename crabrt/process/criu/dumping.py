@@ -10,7 +10,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -49,6 +49,7 @@ LOG_MAX_BYTES: Final = 1 << 20
 _OOM_SCORE: Final = "-900"
 _OUTLIVES_S: Final = 60.0
 """If we die, a dump may go on for so much longer than it might have taken while we lived."""
+_UNMOUNTED_MOST: Final = 5
 _SAFE_ATTEMPTS: Final = 100
 _STOP_LIMIT_S: Final = 0.05
 _BETWEEN_S: Final = 0.002
@@ -115,7 +116,7 @@ def dump(
     argv += [f"--leave-{leave}", "--ghost-limit", str(ghost_limit_bytes)]
     argv += ["--timeout", str(max(1, int(limit_s * 0.8)))]  # its own, which ends more gently
     if own_namespace:
-        argv += [*OWN_NAMESPACE, *_without_mounts(root_pid)]
+        argv += OWN_NAMESPACE
     elif tree.processes[0].session != root_pid:
         argv.append("--shell-job")
     if freeze_cgroup is not None:
@@ -129,7 +130,10 @@ def dump(
         wait = partial(held.wait, last=settling.held, where=f"process {root_pid}")
         limit = Limit(limit_s, until)
         try:
-            took_s = started(lambda: _run(argv, settling, Path(work), limit, wait))
+            took_s = _as_mounted(
+                root_pid if own_namespace else None,
+                lambda without: _run([*argv, *without], settling, Path(work), limit, wait),
+            )
             return _dumped(into, Path(work), took_s)
         except BaseException as error:
             if isinstance(error, NotImaged) and not limit.is_hurried:
@@ -155,11 +159,29 @@ def _tree(root_pid: int, cgroup: Path | None) -> Tree:
     return tree
 
 
-def _without_mounts(pid: int) -> list[str]:
-    left: list[Mount] = []
+def _as_mounted(pid: int | None, run: Callable[[Sequence[str]], float]) -> float:
+    """What `run` gives; with options for what `pid` alone sees mounted, if it has its own mounts.
+
+    Raises:
+        NotImaged: as `run` does, but for what was unmounted outside meanwhile: then anew.
+    """
+    without = _seen_alone(pid)
+    for left in reversed(range(_UNMOUNTED_MOST)):
+        try:
+            return started(partial(run, [f"--skip-mnt={place}" for place in without]))
+        except NotImaged as error:
+            before, without = without, _seen_alone(pid)
+            said = "\n".join(error.log)
+            if not left or not any(f".{place} " in said for place in without - before):
+                raise
+    raise AssertionError("it is tried at least once")
+
+
+def _seen_alone(pid: int | None) -> frozenset[str]:
+    found: list[Mount] = []
     with contextlib.suppress(OSError):  # CRIU says what is wrong
-        left = mounts.left_behind(pid)
-    return [word for one in left for word in ("--skip-mnt", os.fsdecode(one.point))]
+        found = mounts.left_behind(pid) if pid is not None else []
+    return frozenset(os.fsdecode(one.point) for one in found)
 
 
 def _prepare(into: Path) -> None:

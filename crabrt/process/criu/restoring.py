@@ -34,6 +34,10 @@ it is not seen any more (``free_pids`` in kernel/exit.c); on a busy machine who 
 in between."""
 
 _BETWEEN_S: Final = 0.02
+_UNMOUNTED_MOST: Final = 5
+
+Files = Mapping[str, bytes | None]
+"""Images that CRIU is to see instead, by name; None: it sees no such one."""
 
 
 def restore(
@@ -47,7 +51,7 @@ def restore(
     within: Sequence[str] = (),
     room: int | None = None,
     binds: Sequence[Bind] = (),
-    changed: Mapping[str, bytes | None] | None = None,
+    changed: Files | None = None,
 ) -> int:
     """Bring a tree back; the number of its root, which is a child of this process.
 
@@ -92,23 +96,42 @@ def restore(
         work = Path(scratch)
         half = Half(work, images.absolute(), stopped=bool(locking))
         instead = dict(changed or {})
-        instead |= mounts.shown(images, binds) if own_namespace else {}
         instead |= {growing.FILE: growing.allowed(images, grown)} if grown else {}
         instead |= connections.changed(images, instead.get(growing.FILE))
         instead |= locking.changed(images)
-        if instead:
-            images = _view(images, instead, work / "view")
-        argv += ["--images-dir", str(images), "--work-dir", scratch, "--log-file", LOG]
-        argv += ["--pidfile", str(work / PID)]
+        argv += ["--work-dir", scratch, "--log-file", LOG, "--pidfile", str(work / PID)]
         fds = [fd for fd, _ in inherit]
         own = own_namespace
-        try:
+
+        def run(seen: Files) -> int:
+            view = _view(images, {**instead, **seen}, work)
+            there = [*argv, "--images-dir", str(view)]
             return _once_given_back(
-                lambda: _run(argv, tasks, half, limit_s, fds, locking=locking, own=own, room=room)
+                lambda: _run(there, tasks, half, limit_s, fds, locking=locking, own=own, room=room)
             )
+
+        try:
+            return _as_mounted(run, lambda: mounts.shown(images, binds) if own else {})
         except NotRevived as error:
             doubt(criu, error.cause)
             raise
+
+
+def _as_mounted(run: Callable[[Files], int], look: Callable[[], Files]) -> int:
+    """What `run` gives for what `look` says of mounts; tried again where that changed meanwhile.
+
+    Raises:
+        NotRevived: as both do.
+    """
+    seen = look()
+    for left in reversed(range(_UNMOUNTED_MOST)):
+        try:
+            return run(seen)
+        except NotRevived:
+            before, seen = seen, look()
+            if seen == before or not left:
+                raise
+    raise AssertionError("it is tried at least once")
 
 
 def _once_given_back(run: Callable[[], int]) -> int:
@@ -139,10 +162,12 @@ def _tasks(images: Path) -> list[wire.Task]:
         ) from error
 
 
-def _view(images: Path, instead: Mapping[str, bytes | None], into: Path) -> Path:
+def _view(images: Path, instead: Files, work: Path) -> Path:
     """A directory of links to `images`, with other contents for some; None: without it."""
+    if not instead:
+        return images
     try:
-        os.mkdir(into, mode=0o700)
+        into = Path(tempfile.mkdtemp(prefix="view-", dir=work))
         for name in os.listdir(images):
             if name not in instead:
                 os.symlink(images.absolute() / name, into / name)
