@@ -23,6 +23,7 @@ class Lasting(msgspec.Struct, frozen=True):
         ran: those that were there and are, and have or may have run in between.
         slept: how many have not.
         unseen: why nobody knows; empty where it is known.
+        unsure: those that are there now, were not, and may be the run's: nobody can tell.
     """
 
     began: tuple[LastingProcess, ...] = ()
@@ -30,6 +31,7 @@ class Lasting(msgspec.Struct, frozen=True):
     ran: tuple[LastingProcess, ...] = ()
     slept: int = 0
     unseen: str = ""
+    unsure: tuple[LastingProcess, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -39,16 +41,18 @@ class Lasting(msgspec.Struct, frozen=True):
     @property
     def any(self) -> bool:
         """Whether there is anything to tell."""
-        return self.changed or self.slept > 0
+        return self.changed or self.slept > 0 or bool(self.unsure)
 
     @property
     def evidence(self) -> str:
         """One line for people."""
         if self.unseen:
             return f"processes: unknown, as {self.unseen}"
-        if not self.changed:
-            return f"{self.slept} sleeping" if self.slept else "no lasting processes"
         parts = [*_named(self.began, "new"), *_named(self.ran, "ran"), *_named(self.ended, "gone")]
+        parts += _named(self.unsure, "unprotected, as nobody can tell whose it is")
+        if not self.changed:
+            calm = f"{self.slept} sleeping" if self.slept else "no lasting processes"
+            return f"{calm}; {', '.join(parts)}" if parts else calm
         return f"processes: {', '.join(parts)}"
 
 
@@ -56,6 +60,7 @@ def compare(before: Sighting, now: Sighting) -> Lasting:
     """What is different `now`."""
     old = {one.identity: one for one in before.processes}
     new = {one.identity: one for one in now.processes}
+    perhaps = {one.identity for one in before.unsure}
     both = [who for who in new if who in old]
     ran = [who for who in both if not now.slept_since(before, who)]
     return Lasting(
@@ -64,6 +69,7 @@ def compare(before: Sighting, now: Sighting) -> Lasting:
         tuple(new[who] for who in ran),
         len(both) - len(ran),
         now.unseen,
+        tuple(one for one in now.unsure if one.identity not in perhaps and one.identity not in old),
     )
 
 

@@ -1,7 +1,7 @@
 """Processes: which ones belong to a run, what they hold, and how they come to rest and come back.
 
 * `custody`: what a run has alive, from its first turn to its last: the way in for those above. On
-  `family`, `claims` and `subreaper` (whose a process is), `sighting` and `table` (who lives, and
+  `family`, `claims`, `outsiders` and `subreaper` (whose a process is), `sighting` and `table` (who lives, and
   who ran), `imaging` (which trees need an image, and one instant for all), `standstill` where there
   is none, `spool`, and `shells` (the loop's own).
 * `criu`: images of process trees, taken, proved and restored by CRIU; `state`: as they are stored.

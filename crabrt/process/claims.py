@@ -103,9 +103,9 @@ def may_have(who: Claimant, process: Process) -> bool:
         others = [one for one in _claimants if one is not who]
         elsewhere = [one for one in others if one.workspace and one.workspace != who.workspace]
         if elsewhere:
-            if _is_about(process.pid, who.workspace):
+            if is_about(process.pid, who.workspace):
                 return True
-            if any(_is_about(process.pid, other.workspace) for other in elsewhere):
+            if any(is_about(process.pid, other.workspace) for other in elsewhere):
                 return False
         return not any(process.identity in _claims.get(other, ()) for other in others)
 
@@ -118,7 +118,7 @@ def is_nobody_elses(who: Claimant, process: Process) -> bool:
         others = [one for one in _claimants if one is not who]
         if any(one.workspace in {b"", who.workspace} for one in others):
             return False
-        return not others or _is_about(process.pid, who.workspace)
+        return not others or is_about(process.pid, who.workspace)
 
 
 def settle(who: Claimant, processes: Iterable[Identity]) -> None:
@@ -127,8 +127,11 @@ def settle(who: Claimant, processes: Iterable[Identity]) -> None:
         _claims[who] = set(processes)
 
 
-def _is_about(pid: int, directory: bytes) -> bool:
-    """Whether a process works in `directory`, or was called with a path in it."""
+def is_about(pid: int, directory: bytes) -> bool:
+    """Whether a process works in `directory`, or was called with a path in it.
+
+    Not if it is shown another directory there.
+    """
     if not directory or whose.is_hidden(pid, directory):
         return False
     if whose.other_paths(pid, directory):

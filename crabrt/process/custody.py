@@ -23,10 +23,10 @@ from crabrt.process.finding import Finder
 from crabrt.process.imaging import Imager, Taken
 from crabrt.process.respawning.recording import with_services
 from crabrt.process.shells import Shells
-from crabrt.process.sighting import Sighting, sight
+from crabrt.process.sighting import Sighting, again, sight
 from crabrt.process.standstill import Standstill
 
-ESCAPES: Final = "processes that left the family of the loop"
+ESCAPES: Final = "processes that left the family of the loop and carry no CRAB_RUN of the run"
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class Custody:
     Attributes:
         last: what was seen last.
         shells: the loop's own.
-        unobserved: what cannot be seen here, for people.
+        unobserved: what the last snapshot could not see, for people.
     """
 
     def __init__(
@@ -77,7 +77,8 @@ class Custody:
         self.shells = Shells()
         self._workspace = workspace
         self._door = Door(workspace)
-        self.unobserved = () if self._keeps_orphans or not tracks else (ESCAPES,)
+        self._is_whole = True
+        self.unobserved: tuple[str, ...] = ()
         if tracks:
             try:
                 self._family.settle()
@@ -100,11 +101,28 @@ class Custody:
             spool: gives a directory for images of trees; it is called if any are taken.
             until: by when images have to be there as things stand, as for `Imager.take`.
         """
+        try:
+            return self._snapshot(tools, copy, spool, until)
+        finally:
+            self.unobserved = () if self._is_whole else (ESCAPES,)
+            self._is_whole = True
+
+    def _snapshot(
+        self,
+        tools: Intervals | None,
+        copy: Callable[[], T],
+        spool: Callable[[tuple[ProcessTree, ...]], Path],
+        until: Callable[[], float],
+    ) -> Snapshot[T]:
         shells = self.shells.take() if self._tracks else ()  # to be asked, they have to run
         before = self.look(tools)
         files = copy()
-        if before is None or not before.state.trees:
-            exact = before is None or not before.unseen
+        if before is None:
+            return Snapshot(files)
+        if not before.state.trees:
+            after = self.look(tools) if before.unsure else before
+            assert after is not None
+            exact = not before.unseen and _slept_beside(before, after)
             return Snapshot(files, before, before, exact=exact)
         after = self.look(tools)
         assert after is not None
@@ -125,7 +143,8 @@ class Custody:
         taken = imager.take(after, into, lambda: again.append(copy()), until, workspace=here)
         last = self.look(tools) or after
         held = {tree.top.pid for tree in after.state.trees if tree.top.pid in taken.directories}
-        exact = not after.unseen and all(
+        exact = _slept_beside(after, last) and not after.unseen
+        exact = exact and all(
             tree.top.pid in held or _slept(tree, after, last) for tree in after.state.trees
         )
         taken = _with_services(replace(taken, shells=shells, workspace=self._workspace))
@@ -140,7 +159,9 @@ class Custody:
 
         with Standstill() as still:
             stands = still.stop_all(alive)
-            return copy(), stands
+            before = again(self.last)
+            files = copy()
+            return files, stands and _slept_beside(before, again(before))
 
     def refused(self, tree: ProcessTree, why_not: str) -> None:
         """The image of a tree cannot be stored."""
@@ -180,7 +201,8 @@ class Custody:
             self.last = Sighting(self.last.state, unseen=str(error))
         else:
             self._unasked = ()
-            self.last = sight(alive, self.last, self._workspace)
+            self._is_whole = self._is_whole and self._family.is_whole
+            self.last = sight(alive, self.last, self._workspace, self._family.unsure)
         return self.last
 
 
@@ -197,7 +219,13 @@ def _with_services(taken: Taken) -> Taken:
 def _stood_still(before: Sighting, after: Sighting) -> bool:
     """Whether nobody of the run moved between two looks."""
     same = {one.identity for one in before.processes} == {one.identity for one in after.processes}
+    same = same and _slept_beside(before, after)
     return same and not after.unseen and all(_slept(t, before, after) for t in after.state.trees)
+
+
+def _slept_beside(before: Sighting, after: Sighting) -> bool:
+    """Whether those did not run of whom nobody can tell whether they are the run's."""
+    return all(after.slept_since(before, one.identity) for one in after.unsure)
 
 
 def _slept(tree: ProcessTree, before: Sighting, after: Sighting) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -232,7 +232,7 @@ class Imager:
             known = self._known.get(tree.top.identity)
             if known is not None and known.pulses and not known.is_proved:
                 pulses |= dict.fromkeys((one.identity for one in tree.processes), None)
-        return Sighting(alive.state, pulses, alive.unseen)
+        return replace(alive, pulses=pulses)
 
     def _learn(self, tree: ProcessTree, why_not: str, done: _Round, after: Sighting) -> None:
         who = tree.top.identity
@@ -362,7 +362,7 @@ def _without(alive: Sighting, tops: Collection[int]) -> Sighting:
     state = msgspec.structs.replace(alive.state, trees=kept)
     living = {one.identity for tree in kept for one in tree.processes}
     pulses = {who: pulse for who, pulse in alive.pulses.items() if who in living}
-    return Sighting(state, pulses, alive.unseen)
+    return Sighting(state, pulses, alive.unseen, alive.unsure)
 
 
 def _settled(alive: Sighting) -> Sighting:

@@ -87,6 +87,30 @@ def is_anothers(pid: int, runs: Collection[str], is_live: Callable[[str], bool])
     return bool(said) and not belongs(said, runs, is_live)
 
 
+def said_by(pid: int) -> str:
+    """What ``CRAB_RUN`` was when the process was started; empty if nobody can tell."""
+    try:
+        return _said(pid)
+    except OSError:
+        return ""
+
+
+def carried_by_children() -> frozenset[str]:
+    """The runs that live in this process, as what it starts now inherits them."""
+    group = os.environ.get(RUN_VARIABLE, "").rpartition("/")[2]
+    return frozenset(run for run in group.split(",") if valid_name(run))
+
+
+def names_any(said: str, runs: Collection[str]) -> bool:
+    """Whether a process with this ``CRAB_RUN`` may be one of `runs`'."""
+    return any(run in runs for group in said.split("/") for run in group.split(","))
+
+
+def is_only(said: str, runs: Collection[str]) -> bool:
+    """Whether a process with this ``CRAB_RUN`` was started by one of `runs`, and by no other."""
+    return belongs(said, runs, lambda _: True)
+
+
 def _said(pid: int) -> str:
     """What ``CRAB_RUN`` was when the process was started; empty if it has none.
 

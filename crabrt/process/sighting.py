@@ -24,11 +24,13 @@ class Sighting:
         state: who they are.
         pulses: how long each had run, in nanoseconds (see `table.pulse`); None: it runs.
         unseen: why nobody knows which there are; empty where that is known.
+        unsure: processes that may be the run's, or not: nobody can tell. They have pulses, too.
     """
 
     state: ProcessState = field(default_factory=ProcessState)
     pulses: Mapping[Identity, int | None] = field(default_factory=dict)
     unseen: str = ""
+    unsure: tuple[LastingProcess, ...] = ()
 
     @property
     def processes(self) -> tuple[LastingProcess, ...]:
@@ -38,7 +40,8 @@ class Sighting:
     @property
     def quiet(self) -> bool:
         """Whether none of them runs, so that nothing of the run changes anything."""
-        return not self.unseen and None not in self.pulses.values()
+        ours = self.pulses.keys() - {one.identity for one in self.unsure}
+        return not self.unseen and all(self.pulses[who] is not None for who in ours)
 
     def slept_since(self, before: Sighting, who: Identity) -> bool:
         """Whether `who` was there `before` and surely did not run since."""
@@ -46,17 +49,23 @@ class Sighting:
         return now is not None and before.pulses.get(who) == now
 
 
-def sight(processes: Iterable[Process], before: Sighting, workspace: bytes = b"") -> Sighting:
+def sight(
+    processes: Iterable[Process],
+    before: Sighting,
+    workspace: bytes = b"",
+    unsure: Iterable[Process] = (),
+) -> Sighting:
     """Look at each of `processes`; who slept since `before` is as it was described then.
 
     Args:
         processes: that live, parents before children.
         before: the last look at them.
         workspace: where they work, an absolute path; empty: nobody is told what they hold of it.
+        unsure: that live, and may not be the run's.
     """
-    alive = list(processes)
-    pulses = {one.identity: table.pulse(one.pid) for one in alive}
-    described = {one.identity: one for one in before.processes}
+    alive, perhaps = list(processes), list(unsure)
+    pulses = {one.identity: table.pulse(one.pid) for one in (*alive, *perhaps)}
+    described = {one.identity: one for one in (*before.processes, *before.unsure)}
 
     def described_now(process: Process, kin: Callable[[], frozenset[int]]) -> LastingProcess:
         who = process.identity
@@ -75,12 +84,17 @@ def sight(processes: Iterable[Process], before: Sighting, workspace: bytes = b""
         for tree, apart, connected_apart in map(_apart, _trees(alive))
     ]
     kept = tuple(tree for tree in trees if not _waits_outside(tree, trees))
-    return Sighting(ProcessState(boot_id(), kept), pulses)
+    return Sighting(
+        ProcessState(boot_id(), kept),
+        pulses,
+        unsure=tuple(one for each in perhaps for one in described_tree([each])),
+    )
 
 
 def again(before: Sighting) -> Sighting:
     """The same processes a moment later; those that have ended have no pulse."""
-    return Sighting(before.state, {who: table.pulse(who[0]) for who in before.pulses})
+    pulses = {who: table.pulse(who[0]) for who in before.pulses}
+    return Sighting(before.state, pulses, unsure=before.unsure)
 
 
 def _trees(processes: Iterable[Process]) -> list[list[Process]]:

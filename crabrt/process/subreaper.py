@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import os
 import subprocess
@@ -45,11 +46,21 @@ def hold() -> bool:
     global _users, _was  # noqa: PLW0603  the mark is the process's, so is the count
     with _lock:
         if _users == 0:
-            _was = _is_marked()
+            _was = is_marked()
             if not _was and not _mark(1):
                 return False
         _users += 1
         return True
+
+
+def keep() -> bool:
+    """Be one again if somebody took the mark; whether this process has been one all along."""
+    with _lock:
+        if is_marked():
+            return True
+        if _users > 0:
+            _mark(1)
+        return False
 
 
 def release() -> None:
@@ -99,13 +110,17 @@ def awaited() -> set[int]:
     return {pid for pid in found if isinstance(pid, int)}
 
 
-def _is_marked() -> bool:
+def is_marked() -> bool:
+    """Whether orphans come to this process."""
     found = ctypes.c_int(0)
-    libc = ctypes.CDLL(None, use_errno=True)
-    done = libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(found), 0, 0, 0)
+    done = _libc().prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(found), 0, 0, 0)
     return done == 0 and bool(found.value)
 
 
 def _mark(value: int) -> bool:
-    libc = ctypes.CDLL(None, use_errno=True)
-    return bool(libc.prctl(_PR_SET_CHILD_SUBREAPER, value, 0, 0, 0) == 0)
+    return bool(_libc().prctl(_PR_SET_CHILD_SUBREAPER, value, 0, 0, 0) == 0)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)

@@ -237,16 +237,16 @@ def test_processes_are_not_looked_for_where_nobody_wants_it(home, started):
 
 
 def test_orphans_come_to_the_loop_only_while_a_run_lives(home):
-    assert not subreaper._is_marked()
+    assert not subreaper.is_marked()
     seen = []
 
     @crabrt.tool
     def look() -> None:
-        seen.append(subreaper._is_marked())
+        seen.append(subreaper.is_marked())
 
     play(home, look)
     assert seen == [True]
-    assert not subreaper._is_marked()
+    assert not subreaper.is_marked()
 
 
 def test_what_an_orphan_leaves_is_collected_and_what_a_child_leaves_is_not(home, started):
