@@ -1,9 +1,9 @@
 """Processes: which ones belong to a run, what they hold, and how they come to rest and come back.
 
 * `custody`: what a run has alive, from its first turn to its last: the way in for those above. On
-  `family`, `claims`, `outsiders` and `subreaper` (whose a process is), `sighting` and `table` (who lives, and
-  who ran), `imaging` (which trees need an image, and one instant for all), `standstill` where there
-  is none, `spool`, and `shells` (the loop's own).
+  `family`, `claims`, `outsiders` and `subreaper` (whose a process is), `sighting` and `table` (who
+  lives, and who ran), `imaging` (which trees need an image, and one instant for all), `standstill`
+  where there is none, `spool`, and `shells` (the loop's own).
 * `criu`: images of process trees, taken, proved and restored by CRIU; `state`: as they are stored.
 * `parking` (trees stand still, and end), `unpacking` and `reviving` (they come back), `revivals`
   (what became of them); `orphans`: what dead runs left.
