@@ -1,9 +1,6 @@
 """What all tests share: no property is timed, and no test meets another's processes."""
 
-import fcntl
 import itertools
-import tempfile
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,11 +22,3 @@ def _runtime_directory(_runtime_directories, monkeypatch):
     directory = _runtime_directories / str(next(_NUMBERS))
     directory.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
-
-
-@pytest.fixture
-def one_mounts_at_a_time():
-    """A file system that one test mounts shows in another's fork too, which CRIU cannot image."""
-    with open(Path(tempfile.gettempdir()) / "crabrt-tests-mounts.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -18,9 +18,6 @@ def quiet(what):
     assert what
 
 
-pytestmark = pytest.mark.usefixtures("one_mounts_at_a_time")
-
-
 @pytest.fixture
 def traces(tmp_path, record):
     return record(tmp_path / "traces", "small", *COMMANDS, wait_ms=40.0)

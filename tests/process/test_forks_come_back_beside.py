@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.root, pytest.mark.usefixtures("criu")]
 
 
 @pytest.fixture
-def original(tmp_path, criu, one_mounts_at_a_time):
+def original(tmp_path, criu):
     made = Original(tmp_path, criu.program)
     yield made
     made.close()
