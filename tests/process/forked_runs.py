@@ -121,6 +121,12 @@ class Original(Place):
         self._loop.kill()
         assert self._loop.wait() == -signal.SIGKILL
 
+    def interrupt(self) -> None:
+        """Ctrl-C for the loop alone, which ends."""
+        assert self._loop is not None
+        self._loop.send_signal(signal.SIGINT)
+        self._loop.wait(LIMIT_S)
+
     def turns(self, run: str = "last") -> list[dict[str, object]]:
         return self.data("log", run)["turns"]
 

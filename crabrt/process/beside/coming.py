@@ -140,7 +140,7 @@ class _Coming:
                 binds=self._place.binds,
             )
         else:
-            self._room = self._room or Room(self._place.network, self._place.binds[:1])
+            self._room = self._room or Room(self._place.network, self._place.binds)
             top = self._room.restore(self._place.by, images, logs)
         self._shared |= dict.fromkeys(path for path in logs if not path.startswith("/dev/"))
         return top

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import stat
 import struct
@@ -25,6 +26,9 @@ OUTPUTS: Final = ("output", "errors", "state")
 NAMES: Final = ("control", "command", "status", *OUTPUTS)
 _FILES: Final = frozenset({*NAMES, "again", "ask", "keeper", "lock"})
 _PIPE_BYTES: Final = 1 << 20
+_MARK: Final = b"-[0-9a-f]{8}"
+BESIDE: Final = re.compile(rb"(.+)" + _MARK)
+"""How the channels of a fork's shell are called: first the name of those of the original's."""
 
 
 def private_directory(base: bytes, name: str) -> bytes:
@@ -62,7 +66,7 @@ def make(directory: bytes) -> None:
         ShellUnavailable: they cannot be made.
     """
     try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        make_place(directory)
         for name in NAMES:
             with contextlib.suppress(FileExistsError):
                 os.mkfifo(os.path.join(directory, name.encode()), 0o600)
@@ -73,6 +77,16 @@ def make(directory: bytes) -> None:
         raise ShellUnavailable(
             f"a shell's channels cannot be made: {error.strerror}", where=os.fsdecode(directory)
         ) from error
+
+
+def make_place(directory: bytes) -> None:
+    """Make a directory for channels, or for others to be seen there, if it is not there.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    os.makedirs(os.path.dirname(directory), mode=0o700, exist_ok=True)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
 
 
 class Channels:
@@ -197,8 +211,17 @@ def forget_pending(directory: bytes) -> None:
                 os.unlink(os.path.join(directory, name))
 
 
-def remove(directory: bytes) -> None:
-    """Remove a directory of channels, with what crabrt put there and nothing else."""
+def remove(directory: bytes, *, wholly: bool = False) -> None:
+    """Remove a directory of channels, with what crabrt put there and nothing else.
+
+    That of a fork's shell stays, empty, and that of a shell with forks: shells see one in the place
+    of the other. Where the latter is removed it is unmounted, in whatever namespace that is; and of
+    what sees the former when it is gone CRIU takes images that may not come back.
+
+    Args:
+        directory: whose shell is gone.
+        wholly: nobody sees it.
+    """
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(directory):
             is_ours = name.decode("ascii", "replace") in _FILES or name.startswith(
@@ -207,4 +230,12 @@ def remove(directory: bytes) -> None:
             with contextlib.suppress(FileNotFoundError):
                 if is_ours:
                     os.unlink(os.path.join(directory, name))
-        os.rmdir(directory)
+        if wholly or not _is_of_forks(directory):
+            os.rmdir(directory)
+
+
+def _is_of_forks(directory: bytes) -> bool:
+    base, name = os.path.split(directory)
+    others = [made[1] for other in os.listdir(base) if (made := BESIDE.fullmatch(other))]
+    own = BESIDE.fullmatch(name)
+    return name in others or (own is not None and BESIDE.fullmatch(own[1]) is not None)

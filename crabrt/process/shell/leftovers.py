@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
 import time
 from typing import Final
@@ -19,12 +18,12 @@ from crabrt.core.config import SHELL_VARIABLE
 from crabrt.process.shell import channels
 from crabrt.process.shell.values import ShellRecord
 from crabrt.process.table import look
+from crabrt.workspace import procfs
 from crabrt.workspace.procfs import read
 
 _YOUNG_S: Final = 60.0
 """A shell that is being started, or restored, has channels before it has processes."""
 _PENDING_S: Final = 14 * 86_400.0
-_NAME: Final = re.compile(rb"(.+)-[0-9a-f]{8}")
 
 
 def sweep(base: bytes) -> int:
@@ -33,14 +32,15 @@ def sweep(base: bytes) -> int:
     Not to be called by a process that is attached to a shell.
     """
     removed = 0
-    marks = _marks()
+    marks, seen = _marks(), _seen()
     with contextlib.suppress(OSError):
-        for name in os.listdir(base):
+        for name in sorted(os.listdir(base), reverse=True):  # a fork's before the original's
             directory = os.path.join(base, name)
-            made = _NAME.fullmatch(name)
-            if made and marks.isdisjoint({name, made[1]}) and _is_old(directory):
+            made = channels.BESIDE.fullmatch(name)
+            is_free = made and marks.isdisjoint({name, made[1]}) and name not in seen
+            if is_free and _is_old(directory):
                 with contextlib.suppress(OSError):  # something else is in there
-                    channels.remove(directory)
+                    channels.remove(directory, wholly=True)
                     removed += 1
     return removed
 
@@ -73,4 +73,13 @@ def _marks() -> set[bytes]:
             for variable in read(b"/proc/%d/environ" % int(pid)).split(b"\0"):
                 if variable.startswith(name):
                     found.update(variable[len(name) :].split(b"/"))
+    return found
+
+
+def _seen() -> set[bytes]:
+    """The names of directories that any process sees mounted somewhere."""
+    found = set[bytes]()
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):  # it ended
+            found.update(os.path.basename(one.root) for one in procfs.mounts(int(pid)))
     return found

@@ -378,12 +378,20 @@ class Session:
 def prepare_channels(record: ShellRecord) -> None:
     """Make the channels of a shell whose image is about to be restored, where they are missing.
 
-    What the shell was at when it was killed, it is not at when it comes back.
+    What the shell was at when it was killed, it is not at when it comes back. A fork's shell sees
+    them in the place of the original's, which may be gone with the original's shell.
 
     Raises:
         ShellUnavailable: they cannot be made.
     """
     channelling.make(record.directory)
+    try:
+        channelling.make_place(record.inside)
+    except OSError as error:
+        raise ShellUnavailable(
+            f"there is no place to show a shell its channels: {error.strerror}",
+            where=os.fsdecode(record.inside),
+        ) from error
     try:
         channelling.forget_pending(record.directory)
     except OSError as error:
