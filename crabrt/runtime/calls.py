@@ -75,6 +75,17 @@ class Answer:
 
         return items, end
 
+    def in_turn(self) -> Steps[None]:
+        """Wait until what came before it has reached the loop, as it did when it ran."""
+        if self.session.replay is not None:
+            sealed = self.sealed
+            yield from self.session.replay.arrivals.in_turn(sealed.call, sealed.lasted_s)
+
+    def over(self) -> None:
+        """It has reached the loop: what came after it may."""
+        if self.session.replay is not None:
+            self.session.replay.arrivals.over(self.sealed.call, inside=True)
+
     async def cancelled(self) -> None:
         """Where the call was cancelled: wait until the loop does it again, as by a time limit.
 
@@ -82,7 +93,10 @@ class Answer:
         nobody does it for as long as the call ran (a person did, or the call itself), go on.
         """
         if self.sealed.cancelled:
-            await asyncio.sleep(self.sealed.lasted_s + CANCEL_SLACK_S)
+            try:
+                await asyncio.sleep(self.sealed.lasted_s + CANCEL_SLACK_S)
+            finally:
+                self.over()
 
     def value(self) -> Any:
         """The result, or the recorded exception raised.
@@ -90,6 +104,7 @@ class Answer:
         Raises:
             NotResumable: the result was never stored, or its class is not known here.
         """
+        self.over()
         self._raised()
         return self._decoded()
 
@@ -273,8 +288,22 @@ class Acting:
 Outcome = Answer | Acting
 
 
-def begin(frame: Frame, spec: Spec, species: Species, named: Mapping[str, Any]) -> Steps[Outcome]:
+def begin(
+    frame: Frame,
+    spec: Spec,
+    species: Species,
+    named: Mapping[str, Any],
+    *,
+    lasting: bool = False,
+) -> Steps[Outcome]:
     """The first half of a call of `spec` with the arguments `named`, made in `frame`.
+
+    Args:
+        frame: of whoever makes it.
+        spec: what is known of the function.
+        species: model or tool.
+        named: its arguments.
+        lasting: it is a block, whose end is not its outcome: it waits for no others.
 
     Raises:
         Diverged: a resumed loop was recorded to make another call here.
@@ -293,7 +322,7 @@ def begin(frame: Frame, spec: Spec, species: Species, named: Mapping[str, Any]) 
     asked = ask(CODECS, identifying, key=key, known=known)
     scope = frame.scope.here()
     call = scope.identify(spec.name, asked.digest)
-    sealed = yield from _recall(session, spec, species, call, asked, named=named)
+    sealed = yield from _recall(session, spec, species, call, asked, named=named, lasting=lasting)
     if isinstance(sealed, Answer):
         return sealed
     if not session.acting:
@@ -327,6 +356,7 @@ def _recall(
     asked: Asked,
     *,
     named: Mapping[str, Any],
+    lasting: bool,
 ) -> Steps[Answer | Sealed | None]:
     """What the record says of a call: the answer, or what is done anew; None: nothing."""
     if session.replay is None:
@@ -334,20 +364,28 @@ def _recall(
     with session.lock:
         step = session.replay.take(call, species, asked.digest)
         sealed = step.sealed
-        if step.advice is Advice.ANSWER and sealed is not None:
-            return _answered(session, spec, sealed, undone=step.undone)
+    if step.advice is Advice.ANSWER and sealed is not None:
+        answer = Answer(session, sealed, spec.known)
+        if not (sealed.streamed or sealed.cancelled or lasting):
+            yield from answer.in_turn()
+        with session.lock:
+            _answered(session, spec, sealed, undone=step.undone)
+        if lasting:
+            answer.over()
+        return answer
     if step.advice is Advice.DOUBT and sealed is not None:
         settled = yield from doubts.settle(session, spec, sealed, named)
         if settled is not None:
             with session.lock:
-                return _answered(session, spec, settled, undone=False)
+                _answered(session, spec, settled, undone=False)
+            return Answer(session, settled, spec.known)
     if step.advice is Advice.DIVERGED and sealed is not None:
         yield from golive.diverge(session, call, asked, sealed)
         return None
     return sealed
 
 
-def _answered(session: Session, spec: Spec, sealed: Sealed, *, undone: bool) -> Answer:
+def _answered(session: Session, spec: Spec, sealed: Sealed, *, undone: bool) -> None:
     session.follow(sealed.turn)
     if undone and not session.over:
         name = sealed.call.callable
@@ -360,7 +398,6 @@ def _answered(session: Session, spec: Spec, sealed: Sealed, *, undone: bool) -> 
         if sealed.took_s is not None:
             model = sealed.model or spec.name
             session.engine.forecast.learn(session.id, model, sealed.took_s)
-    return Answer(session, sealed, spec.known)
 
 
 def _request(session: Session, call: CallId, asked: Asked, *, recorded: bool) -> None:

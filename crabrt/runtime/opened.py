@@ -118,7 +118,8 @@ class OpenRun:
 
     def _asked(self, outer: Frame) -> Steps[Outcome]:
         spec = Spec(self._called(), {}, effects=Effects())
-        return begin(outer, spec, Species.TOOL, {"workspace": os.fspath(self._workspace)})
+        named = {"workspace": os.fspath(self._workspace)}
+        return begin(outer, spec, Species.TOOL, named, lasting=True)
 
     def _child(self, outer: Frame, outcome: Outcome) -> Entry:
         """The child run; without a session where its journal cannot be written."""

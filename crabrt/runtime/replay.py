@@ -38,6 +38,7 @@ from crabrt.core.entries import (
 )
 from crabrt.core.verdicts import Likely, Prior
 from crabrt.journal import Record
+from crabrt.runtime.arrivals import Arrivals
 from crabrt.runtime.recovery import GAP, Outside
 from crabrt.runtime.scopes import UNORDERED
 
@@ -132,6 +133,7 @@ class Replay:
         bases: on which turn each turn began.
         outside: calls that acted outside, by turn; also those that no answer was asked of.
         settled: whoever called this run went on from how it ended: that is not made otherwise.
+        arrivals: in which order its outcomes reach the loop.
     """
 
     def __init__(
@@ -155,6 +157,9 @@ class Replay:
         for sealed in sorted(self._by_call.values(), key=lambda s: s.opened_seq):
             self._order.setdefault(sealed.call.scope, []).append(sealed.call)
         self._next: dict[str, int] = {}
+        self.arrivals = Arrivals(
+            {call: one.sealed_seq for call, one in self._by_call.items() if one.sealed_seq}
+        )
 
     def _fold(self, record: Record) -> None:
         body, seq, turn = record.body, record.entry.seq, record.entry.turn
@@ -299,7 +304,12 @@ class Replay:
                 return Step(Advice.DIVERGED, sealed)
             self._next[call.scope] = self._next.get(call.scope, 0) + 1
             self._taken.add(call)
-            return self._advise(sealed)
+            step = self._advise(sealed)
+            if step.advice is Advice.ANSWER and species is not Species.VALUE:
+                self.arrivals.made(call)
+            else:
+                self.arrivals.over(call)
+            return step
 
     def _expected(self, call: CallId) -> Sealed | None:
         if call.scope.endswith(f"/{UNORDERED}"):
@@ -359,6 +369,7 @@ class Replay:
                 order[:] = [call for call in order if call not in gone]
             self._by_call = {c: one for c, one in self._by_call.items() if c not in gone}
             self._last_opened = self._find_last_opened()
+        self.arrivals.forget(gone)
         return Superseded(after, within, kept)
 
 

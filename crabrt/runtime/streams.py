@@ -180,18 +180,26 @@ async def _aclose(source: Any) -> None:
 
 def replay(answer: Answer) -> Generator[Any, Any, Any]:
     """The recorded items of a stream, then its end as it was."""
-    items, end = answer.stream()
-    yield from items
-    return end()
+    try:
+        items, end = answer.stream()
+        yield from items
+        drive(answer.in_turn())
+        return end()
+    finally:
+        answer.over()
 
 
 async def areplay(answer: Answer) -> AsyncGenerator[Any, Any]:
     """The recorded items of an async stream, then its end as it was."""
-    items, end = answer.stream()
-    for item in items:
-        yield item
-    await answer.cancelled()
-    end()
+    try:
+        items, end = answer.stream()
+        for item in items:
+            yield item
+        await answer.cancelled()
+        await adrive(answer.in_turn())
+        end()
+    finally:
+        answer.over()
 
 
 class StreamProxy:

@@ -20,10 +20,15 @@ class Wait(NamedTuple):
 
     What comes back into the generator is whether the future is done; it asks the future itself for
     its result or exception.
+
+    Attributes:
+        courtesy: for the loop's sake: who would block an event loop by it does not wait, and goes
+            on as if it were done.
     """
 
     future: concurrent.futures.Future[Any]
     limit_s: float | None = None
+    courtesy: bool = False
 
 
 Steps = Generator[Wait, bool, T]
@@ -34,6 +39,9 @@ def drive(steps: Steps[T]) -> T:
     try:
         wait = next(steps)
         while True:
+            if wait.courtesy and _is_in_loop():
+                wait = steps.send(True)
+                continue
             try:
                 done, _ = concurrent.futures.wait([wait.future], timeout=wait.limit_s)
             except BaseException as error:
@@ -45,6 +53,14 @@ def drive(steps: Steps[T]) -> T:
         return value
     finally:
         steps.close()  # interrupted while waiting: what it began is undone now, not at a gc
+
+
+def _is_in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 async def adrive(steps: Steps[T]) -> T:
