@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -310,7 +311,20 @@ def _dumped(into: Path, work: Path, took_s: float) -> Dumped:
 
 
 def _empty(into: Path) -> None:
-    """What a failed dump wrote is no image: nobody shall take it for one."""
+    """What a failed dump wrote is no image: nobody shall take it for one.
+
+    The kernel gives back the memory of a file with its last descriptor, half a second for 2 GiB.
+    Nobody waits for that: a loop may be waiting for its files.
+    """
+    held: list[int] = []
     with contextlib.suppress(OSError):
         for entry in os.scandir(into):
+            with contextlib.suppress(OSError):  # no descriptor is free: then now
+                held.append(os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC))
             os.unlink(entry.path)
+    threading.Thread(target=_close, args=(held,), name="crabrt-let-go", daemon=True).start()
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for one in descriptors:
+        os.close(one)
