@@ -12,7 +12,8 @@ import os
 import subprocess
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from crabrt.core.forks import fork_safe
@@ -21,6 +22,12 @@ from crabrt.process.beside import whose
 from crabrt.process.table import Process
 
 Identity = tuple[int, int]
+
+ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
+    {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+)
+"""What a program sees that is nobody's and may outlive us: no ``CRAB_RUN``, by which it would be
+taken for a run's; messages in English; nobody's own configuration."""
 
 
 class Claimant(Protocol):

@@ -57,7 +57,10 @@ class Standstill:
             lambda: subprocess.Popen(
                 ["/bin/sh", "-c", f"rounds={_ROUNDS}\n{_GUARD}"],
                 stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=dict(claims.ENVIRONMENT),
                 start_new_session=True,
             )
         )

@@ -11,18 +11,14 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Final, Self
 
 from crabrt.process import claims
+from crabrt.process.claims import ENVIRONMENT
 from crabrt.process.criu.guarding import Guard, Half
-
-ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
-    {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
-)
-"""What such a program sees: messages in English, and nobody's own configuration."""
 
 _WHEN_GUARDED: Final = ("/bin/sh", "-c", 'read -r go && exec "$@" < /dev/null', "sh")
 """A program begins when its guard is there: if we die before, it never does."""

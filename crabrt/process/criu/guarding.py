@@ -125,6 +125,7 @@ class Guard:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
+                env=dict(claims.ENVIRONMENT),
                 start_new_session=True,
             )
         )

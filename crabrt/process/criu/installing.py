@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from crabrt.errors import CrabError
+from crabrt.process import claims
 from crabrt.process.criu import calling
 from crabrt.process.criu.probing import WRAPPER, probe
 from crabrt.process.criu.programs import Criu
@@ -113,7 +114,7 @@ def install(
 
 
 def _check(keyring: Path) -> None:
-    search = calling.ENVIRONMENT["PATH"]
+    search = claims.ENVIRONMENT["PATH"]
     missing = [name for name in ("apt-get", "dpkg-deb") if shutil.which(name, path=search) is None]
     if missing:
         raise CannotInstall(

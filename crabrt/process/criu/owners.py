@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from crabrt.process.criu.calling import ENVIRONMENT
+from crabrt.process.claims import ENVIRONMENT
 from crabrt.workspace.procfs import read
 
 _SYS_RESOURCE: Final = 24  # linux/capability.h

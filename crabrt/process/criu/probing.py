@@ -51,7 +51,7 @@ def find(
     configured: Path | None = None,
     programs: Path | None = None,
     *,
-    search: str = calling.ENVIRONMENT["PATH"],
+    search: str = claims.ENVIRONMENT["PATH"],
     memory: Path | None = None,
     anew: bool = False,
 ) -> Criu | NoCriu:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from crabrt.process import table
+from crabrt.process import orphans, table
 from crabrt.process.criu import dump, guarding
 
 pytestmark = pytest.mark.root
@@ -106,6 +106,31 @@ def test_who_has_its_number_by_then_is_left_alone(trees):
         words = ["/bin/sh", "-c", guarding._SCRIPT, "sh", str(child.pid), str(told), "0"]
         subprocess.run(words, stdin=subprocess.DEVNULL, check=False, timeout=LIMIT_S)
         assert (child.poll() if ended is None else child.wait(LIMIT_S)) == ended
+
+
+POLLER = "import select; ready(); select.poll().poll()"
+
+DIES_IN_IT = """
+import os, signal, sys
+from pathlib import Path
+from crabrt.process.criu import Criu, dump
+from crabrt.process.criu.holding import Hold
+hold = Hold(lambda: os.kill(os.getpid(), signal.SIGKILL))
+dump(Criu(Path(sys.argv[1]), (4, 2, 0)), int(sys.argv[2]), Path(sys.argv[3]), hold=hold)
+"""
+
+
+def test_nothing_that_a_dump_leaves_is_taken_for_a_runs_own(criu, trees, images):
+    """It stood still for its image, so there are two guards."""
+    child = trees.start(POLLER)
+    words = [sys.executable, "-c", DIES_IN_IT, str(criu.program), str(child.pid), str(images)]
+    done = subprocess.run(words, env={**os.environ, "CRAB_RUN": "some-run"}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    left = [one.pid for one in table.descendants(os.getpid()) if one.pid != child.pid]
+    commands = [b" ".join(table.command(pid)) for pid in left]
+    for guard in (b"kill -CONT", b'sleep "$3"'):
+        assert any(guard in command for command in commands)
+    assert [pid for pid in left if orphans.said_by(pid)] == []
 
 
 def test_nobody_guards_what_is_over(criu, trees, images):
