@@ -339,23 +339,58 @@ def test_one_that_was_given_another_port_is_not_waited_for(world):
     assert started.silent == tree.top.listens != (now,)
 
 
-def test_a_unix_socket_that_nobody_listens_on_any_more_is_in_nobodys_way(world, tmp_path):
-    code = """
-        import socket, time
-        server = socket.socket(socket.AF_UNIX)
-        server.bind("relative.sock")
-        server.listen()
-        time.sleep(1000)
-    """
-    pid = world.python(code)
+RELATIVE = """
+import os, socket, sys, time
+server = socket.socket(socket.AF_UNIX, int(sys.argv[1]) if sys.argv[1:] else socket.SOCK_STREAM)
+server.bind("relative.sock")
+server.listen()
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
+def test_a_unix_socket_that_nobody_listens_on_any_more_is_in_nobodys_way(world, tmp_path, kind):
+    pid = world.python(RELATIVE, int(kind))
     world.listening(pid)
     tree = world.recorded(pid)
     assert tree.top.listens == ("unix relative.sock",)
     (missing,) = again(tree).missing
-    assert missing.why.startswith("unix relative.sock is taken, by ")
+    assert missing.why.startswith(f"unix relative.sock in {tmp_path} is taken, by ")
+    assert missing.why.endswith(f"(pid {pid}); end that, then try again")
     world.end(pid)
     assert (tmp_path / "relative.sock").exists()
     assert again(tree).complete
+
+
+@pytest.mark.parametrize("name", ["mine", "m" * 120])
+def test_a_socket_of_the_same_name_in_another_directory_is_in_nobodys_way(world, tmp_path, name):
+    mine, theirs = tmp_path / name, tmp_path / "theirs"
+    mine.mkdir()
+    theirs.mkdir()
+    pid = world.python(RELATIVE, cwd=mine)
+    world.listening(pid)
+    tree = world.recorded(pid)
+    other = world.python(RELATIVE, cwd=theirs)
+    world.listening(other)
+    (missing,) = again(tree).missing
+    assert f"(pid {pid})" in missing.why
+    os.kill(pid, signal.SIGKILL)
+    world.until(lambda: table.look(pid).ended)
+    assert again(tree).complete
+    assert table.look(other).state != "Z"
+
+
+def test_a_place_is_taken_by_whatever_path_it_was_bound_to(world, tmp_path):
+    pid = world.python(RELATIVE)
+    world.listening(pid)
+    tree = world.recorded(pid)
+    world.end(pid)
+    (tmp_path / "relative.sock").unlink()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "relative.sock"))
+        server.listen()
+        (missing,) = again(tree).missing
+    assert f"(pid {os.getpid()})" in missing.why
 
 
 DAEMON = (

@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 import stat
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from crabrt.process.respawning.launching import Launched, NotStarted
 
 _CONNECTS_S: Final = 0.5
 _EVERYWHERE: Final = frozenset({"0.0.0.0", "[::]"})  # noqa: S104  compared with, not bound to
+_PEER: Final = struct.Struct("3i")  # struct ucred: its pid, uid and gid
 _STREAMS: Final = ("input", "output", "error")
 
 
@@ -61,7 +63,7 @@ def start(was: LastingProcess, service: Service, listened: Sequence[str], run: s
     Raises:
         NotStarted: it cannot be, or it ended at once.
     """
-    _refuse_taken(listened)
+    _refuse_taken(listened, was.directory)
     for one in listened:
         _remove_dead(one, was.directory)
     with Launched(_order(was, service, run)) as launched:
@@ -79,13 +81,23 @@ def start(was: LastingProcess, service: Service, listened: Sequence[str], run: s
     return Started(was, now, processes, listens, silent, (*told, *lost))
 
 
-def _refuse_taken(listened: Sequence[str]) -> None:
-    """Raise `NotStarted` if somebody listens where it is to listen."""
+def _refuse_taken(listened: Sequence[str], directory: bytes) -> None:
+    """Raise `NotStarted` if somebody listens where it is to listen, in its `directory`.
+
+    The kernel tells of a Unix socket by what it was bound to: ``app.sock`` is a place in each
+    directory, so one that says no more is asked at the place itself.
+    """
     there = sockets.listening_sockets(os.getpid())
     for address in listened:
-        inode = next((at for at, other in there.items() if _collide(address, other)), None)
-        if inode is not None:
-            raise NotStarted(f"{address} is taken{_by(inode)}; end that, then try again")
+        path = _relative(address)
+        if path:
+            is_taken, by = _asked(os.path.join(directory, path))
+            shown = f"{address} in {os.fsdecode(directory)}"
+        else:
+            inode = next((at for at, other in there.items() if _collide(address, other)), None)
+            is_taken, by, shown = inode is not None, _holder(inode or 0), address
+        if is_taken:
+            raise NotStarted(f"{shown} is taken{_named(by)}; end that, then try again")
 
 
 def _collide(one: str, other: str) -> bool:
@@ -99,12 +111,48 @@ def _collide(one: str, other: str) -> bool:
     return port == its_port and (host == its_host or bool({host, its_host} & _EVERYWHERE))
 
 
-def _by(inode: int) -> str:
-    for name in os.listdir("/proc"):
-        if name.isdecimal() and inode in sockets.held_inodes(int(name)):
-            words = b" ".join(table.command(int(name))).decode("utf-8", "backslashreplace")
-            return f", by {redact_text(words)[:60]} (pid {name})"
-    return ", by a process that may not be looked at"
+def _relative(address: str) -> bytes:
+    """The path of a Unix socket that was bound to a relative one; empty if it is none."""
+    kind, _, path = address.partition(" ")
+    return b"" if kind != "unix" or path.startswith(("/", "@")) else os.fsencode(path)
+
+
+def _holder(inode: int) -> int:
+    """Who has a socket; 0: nobody who may be looked at."""
+    numbers = [int(name) for name in os.listdir("/proc") if name.isdecimal()] if inode else []
+    return next((pid for pid in numbers if inode in sockets.held_inodes(pid)), 0)
+
+
+def _named(pid: int) -> str:
+    if not pid:
+        return ", by a process that may not be looked at"
+    words = b" ".join(table.command(pid)).decode("utf-8", "backslashreplace")
+    return f", by {redact_text(words)[:60]} (pid {pid})"
+
+
+def _asked(place: bytes) -> tuple[bool, int]:
+    """Whether somebody listens on the Unix socket at `place`, and who began that; 0: not known."""
+    for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, kind) as probe:
+            answer = _connected(probe, place)
+            if answer == errno.EAGAIN:
+                return True, 0  # too many wait to be heard
+            if answer == 0:
+                peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+                pid: int = _PEER.unpack(peer)[0]
+                found = table.look(pid)
+                return True, 0 if found is None or found.ended else pid
+    return False, 0
+
+
+def _connected(probe: socket.socket, place: bytes) -> int:
+    """How connecting to a Unix socket ends; its directory's path may be longer than an address."""
+    folder = os.open(os.path.dirname(place) or b".", os.O_PATH | os.O_DIRECTORY)
+    try:
+        probe.settimeout(_CONNECTS_S)
+        return probe.connect_ex(b"/proc/self/fd/%d/%s" % (folder, os.path.basename(place)))
+    finally:
+        os.close(folder)
 
 
 def _remove_dead(address: str, directory: bytes) -> None:
@@ -116,8 +164,7 @@ def _remove_dead(address: str, directory: bytes) -> None:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
         if not stat.S_ISSOCK(os.lstat(place).st_mode):
             return
-        probe.settimeout(_CONNECTS_S)
-        if probe.connect_ex(place) == errno.ECONNREFUSED:
+        if _connected(probe, place) == errno.ECONNREFUSED:
             os.unlink(place)
 
 
