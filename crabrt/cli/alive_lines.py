@@ -8,34 +8,36 @@ from typing import Any
 from crabrt.cli.screen import Screen
 from crabrt.core.processes import LastingProcess, ProcessState, ProcessTree
 from crabrt.core.secrets import redact_text
-from crabrt.inspector.lasting import shown
-from crabrt.timeline.safe_text import path_fields, safe_path, safe_text
+from crabrt.timeline.alive import Member, alive_trees
+from crabrt.timeline.safe_text import path_fields
+from crabrt.timeline.signs import Tone
 
 _NAMED = 4
 
 
 def alive_lines(out: Screen, state: ProcessState) -> Iterator[str]:
-    """A line for each tree, and what it holds below that."""
-    for tree in state.trees:
-        below = len(tree.processes) - 1
-        more = f" and {below} below it" if below else ""
-        none = "no image, can be started again" if tree.services else "no image"
-        image = "imaged" if tree.imaged else out.style(none, "yellow")
-        yield f"alive       {safe_text(shown(tree.top))}{more}: {image}"
-        yield from _held(tree)
+    """A line for each process, those below another further in; and below it what it holds."""
+    for tree in alive_trees(state):
+        more = f" and {tree.below} below it" if tree.below else ""
+        is_imaged = tree.image.tone is Tone.GOOD
+        image = tree.image.word if is_imaged else out.style(tree.image.word, "yellow")
+        for member in tree.members:
+            if member is tree.top:
+                yield f"alive       {member.title}{more}: {image}"
+            else:
+                yield f"{' ' * (12 + 2 * member.depth)}└ {member.title}"
+            margin = " " * (14 if member is tree.top else 16 + 2 * member.depth)
+            for line in _held(member):
+                yield margin + line
+        if tree.more:
+            yield f"{' ' * 14}└ {tree.more:,} more"
 
 
-def _held(tree: ProcessTree) -> Iterator[str]:
-    files = dict.fromkeys(path for one in tree.processes for path in one.files)
-    ends = dict.fromkeys(end for one in tree.processes for end in one.connections)
-    left = sum(one.unlisted for one in tree.processes)
-    for verb, held in (("holds", list(map(safe_path, files))), ("talks to", list(ends))):
-        if held:
-            rest = max(0, len(held) - _NAMED)
-            more = f" and {rest} more" if rest else ""
-            yield f"            {verb} {', '.join(map(safe_text, held[:_NAMED]))}{more}"
-    if left:
-        yield f"            {left} more files and connections are not listed"
+def _held(member: Member) -> Iterator[str]:
+    for holding in member.beside_title:
+        yield f"{holding.verb} {', '.join(holding.items(_NAMED))}"
+    if member.unlisted:
+        yield f"{member.unlisted:,} more files and connections are not listed"
 
 
 def alive_json(state: ProcessState) -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ from crabrt.core.secrets import redact_text
 from crabrt.process.sighting import Sighting
 
 _NAMED = 3
+LISTENS_NAMED = _NAMED
+"""So many places where a process listens are told beside its command."""
 _COMMAND_MOST = 60
 
 
@@ -88,4 +90,4 @@ def shown(process: LastingProcess) -> str:
     text = redact_text(words.decode("utf-8", "backslashreplace").replace("\n", " "))
     if len(text) > _COMMAND_MOST:
         text = text[: _COMMAND_MOST - 3] + "..."
-    return f"{text} ({', '.join((f'pid {process.pid}', *process.listens[:_NAMED]))})"
+    return f"{text} ({', '.join((f'pid {process.pid}', *process.listens[:LISTENS_NAMED]))})"

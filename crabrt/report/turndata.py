@@ -7,7 +7,7 @@
 ``bad``  kind and text of what a person should read: lost protection, what was not seen
 ``calls``  see `calls`
 ``files``  see `filedata`
-``alive``  what was alive after it
+``alive``  what was alive after it: a tree of processes each, with what they hold
 ``cut``  texts were cut more than asked for, or left out, as the report would be too long
 ======== ==========================================================================
 """
@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from itertools import filterfalse
 from typing import Any, TypeVar
 
-from crabrt.core.processes import ProcessTree
 from crabrt.core.verdicts import is_passing
 from crabrt.errors import CrabError
 from crabrt.journal import CallDetail
@@ -29,6 +28,7 @@ from crabrt.report.filedata import CHANGES_MOST, FileTeller
 from crabrt.report.options import ReportOptions
 from crabrt.report.redaction import Redaction
 from crabrt.timeline import amounts
+from crabrt.timeline.alive import AliveTree, Member, alive_trees
 from crabrt.timeline.reader import RunReader
 from crabrt.timeline.rows import Row
 from crabrt.timeline.table import Rows
@@ -40,6 +40,8 @@ CALLS_MOST = 200
 _EVIDENCE_MOST = 40
 _LISTED_MOST = 40
 _ALIVE_MOST = 50
+_HELD_MOST = 12
+_REASONS_MOST = 8
 _SHORTER = (4_096, 1_024, 256, 0)
 
 
@@ -110,20 +112,34 @@ class TurnTeller:
         state = self._part(row, lambda: self._reader.alive(row.view))
         if isinstance(state, str):
             return [{"what": f"cannot be read: {state}"}]
-        return [self._tree(tree) for tree in state.trees[:_ALIVE_MOST]]
+        return [self._tree(tree) for tree in alive_trees(state)[:_ALIVE_MOST]]
 
-    def _tree(self, tree: ProcessTree) -> dict[str, Any]:
+    def _tree(self, tree: AliveTree) -> dict[str, Any]:
         line = self._redaction.line
-        listens = [*dict.fromkeys(one for process in tree.processes for one in process.listens)]
         data = {
-            "pid": tree.top.pid,
-            "what": line(b" ".join(tree.top.command).decode("utf-8", "surrogateescape"), 200),
-            "below": len(tree.processes) - 1,
-            "listens": [line(one, 80) for one in listens[:8]],
-            "imaged": tree.imaged,
-            "why": line(tree.why_not),
-            "again": bool(tree.services),
-            "lost": [line(one) for one in tree.lost[:8]],
+            **self._member(tree.top),
+            "below": [
+                {**self._member(one), "depth": one.depth, "parent": one.process.parent}
+                for one in tree.members[1:]
+            ],
+            "more": tree.more,
+            "image": tree.image.text,
+            "why": [line(reason) for reason in tree.reasons[:_REASONS_MOST]],
+        }
+        return {key: value for key, value in data.items() if value}
+
+    def _member(self, member: Member) -> dict[str, Any]:
+        line, path = self._redaction.line, self._redaction.path
+        words = b" ".join(member.process.command).decode("utf-8", "surrogateescape")
+        held = [
+            [one.verb, one.items(_HELD_MOST, path, lambda end: line(end, 80))]
+            for one in member.holdings
+        ]
+        data = {
+            "pid": member.process.pid,
+            "what": line(words, 200),
+            "held": held,
+            "left": member.unlisted,
         }
         return {key: value for key, value in data.items() if value}
 
@@ -150,6 +166,7 @@ class TurnTeller:
         for chars in _SHORTER:
             data["calls"] = [_shorter_call(call, chars) for call in data["calls"]]
             data["files"] = _shorter_files(data["files"], chars)
+            data["alive"] = data["alive"] if chars else list(map(_shorter_tree, data["alive"]))
             encoded = json_bytes(data)
             if len(encoded) <= limit:
                 return encoded
@@ -210,6 +227,13 @@ def _shorter_call(call: dict[str, Any], chars: int) -> dict[str, Any]:
     if "messages" in call:
         short["messages"] = [[role, texts.shorter(text, chars)] for role, text in call["messages"]]
     return short
+
+
+def _shorter_tree(tree: dict[str, Any]) -> dict[str, Any]:
+    """Without what is below its topmost process, and what that holds."""
+    below = len(tree.get("below", ())) + tree.get("more", 0)
+    short = {key: value for key, value in tree.items() if key not in ("below", "held", "left")}
+    return {**short, "more": below} if below else short
 
 
 def _shorter_files(files: dict[str, Any], chars: int) -> dict[str, Any]:

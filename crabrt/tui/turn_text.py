@@ -14,11 +14,11 @@ from pygments.lexer import Lexer
 from crabrt.core.processes import ProcessState
 from crabrt.core.secrets import redact_text
 from crabrt.core.verdicts import is_passing
-from crabrt.inspector.lasting import shown
 from crabrt.journal import CallDetail
 from crabrt.journal.outside import GUESS
 from crabrt.operations.conversations import payload_bytes
 from crabrt.timeline import amounts, values
+from crabrt.timeline.alive import Member, alive_trees
 from crabrt.timeline.pages import WHOLE_MAX, LongText, stored_bytes
 from crabrt.timeline.reader import Patch, PatchLine, RunReader
 from crabrt.timeline.rows import Row
@@ -29,6 +29,7 @@ from crabrt.tui.highlight import highlighted, lexer_for
 from crabrt.tui.pieces import Line, Piece, sign_piece
 
 _SHOWN_MESSAGES = 6
+_HELD = 8  # files, and connections, of a process
 _TITLE = 100  # characters: what does not fit follows in full
 _PATCH_TONES = {
     "head": Tone.NEWS,
@@ -68,18 +69,32 @@ def overview(reader: RunReader, row: Row) -> Iterator[Line]:
 
 
 def alive(state: ProcessState) -> Iterator[Line]:
-    """A line for each tree of processes that outlived the turn; nothing if there were none."""
-    for tree in state.trees:
-        below = len(tree.processes) - 1
-        more = f" and {below} below it" if below else ""
-        image = (
-            Piece("  imaged", Tone.GOOD)
-            if tree.imaged
-            else Piece(f"  no image: {safe_text(tree.why_not or 'not known why')}", Tone.WARNING)
-        )
-        yield _fact("alive", (Piece(safe_text(shown(tree.top)) + more), image))
+    """A line for each process that outlived the turn, and what it holds; nothing if none did."""
+    for tree in alive_trees(state):
+        more = f" and {tree.below} below it" if tree.below else ""
+        image = Piece(f"  {tree.image.word}", tree.image.tone)
+        for member in tree.members:
+            if member is tree.top:
+                yield _fact("alive", (Piece(member.title + more), image))
+                for reason in tree.reasons:
+                    yield _fact("", (Piece(f"  {safe_text(reason)}", Tone.WARNING),))
+            else:
+                yield _fact("", (Piece(f"{'  ' * member.depth}└ {member.title}"),))
+            yield from _held(member)
+        if tree.more:
+            yield _fact("", (Piece(f"  └ {tree.more:,} more", Tone.QUIET),))
     if state.trees:
         yield ()
+
+
+def _held(member: Member) -> Iterator[Line]:
+    margin = "  " * (member.depth + (2 if member.depth else 1))
+    for holding in member.beside_title:
+        items = ", ".join(holding.items(_HELD))
+        yield _fact("", (Piece(f"{margin}{holding.verb} {items}", Tone.QUIET),))
+    if member.unlisted:
+        text = f"{margin}{member.unlisted:,} more files and connections are not listed"
+        yield _fact("", (Piece(text, Tone.QUIET),))
 
 
 def call_titles(reader: RunReader, calls: Iterable[CallDetail]) -> Iterator[Line]:

@@ -24,6 +24,7 @@ from crabrt.core.entries import (
 from crabrt.core.ids import RunId, new_run_id, object_id
 from crabrt.core.verdicts import Effect, Prior, Protection, Verdict
 from crabrt.journal import Journal, Lease, run_dir
+from crabrt.process.state import put_state
 from crabrt.store import Store
 from crabrt.workspace import Tracker, Workspace
 
@@ -84,10 +85,12 @@ class RunBuilder:
         prior=Prior.AUTO,
         guess=None,
         evidence=(),
+        alive=None,
     ):
         """A model call and a tool call that does `change`; the number of the turn.
 
-        With `evidence`, the verdict says that it acted outside.
+        With `evidence`, the verdict says that it acted outside; with `alive` (a `ProcessState`),
+        that was alive after it.
         """
         self.turns += 1
         number = self.turns
@@ -110,11 +113,12 @@ class RunBuilder:
         if change is not None:
             change()
         self.journal.append(Result(call, 3.0, Payload(encode(result))), turn=number)
-        self.checkpoint(number, evidence)
+        self.checkpoint(number, evidence, alive)
         return number
 
-    def checkpoint(self, number, outside=()):
+    def checkpoint(self, number, outside=(), alive=None):
         """Scan, capture, commit, as the engine does; `outside` is what was seen of the world."""
+        processes = b"" if alive is None else put_state(alive, {}, self.writer)
         before = self.writer.bytes_stored
         snapshot = self.tracker.capture(self.tracker.scan(), self.writer)
         self.writer.sync()
@@ -135,6 +139,7 @@ class RunBuilder:
                 position=self.journal.seq,
                 protection=Protection.INHERITED if same else Protection.DURABLE,
                 bytes_stored=self.writer.bytes_stored - before,
+                processes=processes,
             ),
             turn=number,
         )

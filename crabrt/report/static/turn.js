@@ -159,14 +159,24 @@ function fileElement(file, number, open) {
 
 function aliveElement(alive) {
   if (!alive?.length) return null;
-  const line = (one) => el("tr", {},
+  const held = (one) => [
+    ...(one.held ?? []).map(([verb, items]) => el("div", {}, el("span", { class: "quiet" }, `${verb} `),
+      items.flatMap((item, at) => [at ? ", " : "", el("code", {}, item)]))),
+    one.left ? el("div", { class: "quiet" }, `${one.left} more files and connections are not listed`) : null,
+  ].filter(Boolean);
+  const line = (one, image) => el("tr", {},
     el("td", {}, one.pid ?? ""),
-    el("td", {}, el("code", {}, one.what), one.below ? ` and ${one.below} below it` : "",
-      one.listens ? el("div", { class: "quiet" }, one.listens.join(", ")) : null),
-    el("td", {}, one.imaged ? "● imaged" : one.again ? "○ no image, can be started again" : "✗ no image",
-      [one.why, ...(one.lost ?? [])].filter(Boolean).map((text) => el("div", { class: "quiet" }, text))));
+    el("td", { class: one.depth ? `deep deep-${Math.min(one.depth, 4)}` : "" },
+      one.depth ? el("span", { class: "quiet" }, `└ below ${one.parent}: `) : null, el("code", {}, one.what)),
+    el("td", {}, held(one)),
+    el("td", {}, image));
+  const tree = (one) => [
+    line(one, [one.image ?? "", ...(one.why ?? []).map((text) => el("div", { class: "quiet" }, text))]),
+    ...(one.below ?? []).map((other) => line(other, "")),
+    one.more ? el("tr", {}, el("td", {}), el("td", { class: "deep deep-1 quiet", colspan: 3 }, `└ ${one.more} more below it`)) : null,
+  ].filter(Boolean);
   return el("div", {}, el("h4", {}, "Alive after it"),
     el("table", { class: "alive" },
-      el("thead", {}, el("tr", {}, ["pid", "command", "image"].map((word) => el("th", { scope: "col" }, word)))),
-      el("tbody", {}, alive.map(line))));
+      el("thead", {}, el("tr", {}, ["pid", "command", "holds", "image"].map((word) => el("th", { scope: "col" }, word)))),
+      el("tbody", {}, alive.flatMap(tree))));
 }
