@@ -23,7 +23,7 @@ from crabrt.core.forks import unforked
 from crabrt.errors import StoreBusy
 from crabrt.journal.layout import FILE_MODE
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _SCHEMA = """
 CREATE TABLE runs (run TEXT PRIMARY KEY, row BLOB NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;

@@ -13,7 +13,7 @@ from crabrt.core.verdicts import Protection
 from crabrt.errors import DamagedJournal
 from crabrt.journal.reading import Record
 from crabrt.journal.turntable import Fold, OpenTurn
-from crabrt.journal.views import InnerView, NoteView, plausible
+from crabrt.journal.views import MISSING, InnerView, NoteView, plausible
 
 _MAX_BYTES = 1 << 62
 _SAFE = (Protection.DURABLE, Protection.REPLICATED, Protection.INHERITED)
@@ -146,6 +146,8 @@ def _noted(fold: Fold, body: Noted, record: Record) -> None:
     turn = fold.touch(record.entry.turn, record)
     note = NoteView(body.topic, body.text, body.paths)
     turn.view = replace(turn.view, notes=(*turn.view.notes, note))
+    if body.topic == MISSING:
+        fold.edit_run(lacks_entries=True)
 
 
 HANDLERS: dict[type[Body], Callable[[Fold, Any, Record], None]] = {

@@ -6,6 +6,8 @@ A row holds what a line of ``crab log`` needs. Arguments, results and messages s
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from crabrt.core.entries import CallId, Failure, Lineage, Payload
@@ -234,6 +236,10 @@ class TurnView(msgspec.Struct, frozen=True, array_like=True):
         return self.root is not None and not self.thinned_ns
 
 
+MISSING: Final = "gap"
+"""Topic of the note that entries are missing before it: the journal could not be written."""
+
+
 class RunView(msgspec.Struct, frozen=True):
     """One run.
 
@@ -256,6 +262,7 @@ class RunView(msgspec.Struct, frozen=True):
         exit_ms: how long its end waited for the last checkpoint.
         gaps: from when to when (wall clock) it had no owner: from the last entry of one, who died
             or ended, to the first of the next.
+        lacks_entries: whether some could not be written, as a note (`MISSING`) says.
     """
 
     run: str = ""
@@ -286,6 +293,7 @@ class RunView(msgspec.Struct, frozen=True):
     exit_ms: float = 0.0
     exclude: tuple[str, ...] = ()
     gaps: tuple[tuple[int, int], ...] = ()
+    lacks_entries: bool = False
 
     def worked_ns(self, start_ns: int, end_ns: int) -> int:
         """How long somebody worked on the run between two moments: the gaps do not count."""

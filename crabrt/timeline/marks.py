@@ -54,6 +54,7 @@ _MOVES = {
     ENDING: MarkKind.ENDED,
 }
 _UNDO = "undo"
+_RESTORES = "restore "
 _RESTORE = re.compile(r"restore ([A-Za-z0-9._-]{1,128})@(\d{1,9})(?:\.\d+)?")
 _OF_LOOPS = ("rollback of ", "resume ")
 _LOOPS_OWN = ": written by the loop itself"
@@ -90,7 +91,7 @@ class Mark:
     def about(self) -> str:
         """What stands beside its sign: which turn, which run, how. Raw text; it may be empty."""
         if self.kind is MarkKind.RESTORED and self.text:
-            return self.text
+            return self.text.removeprefix(_RESTORES)  # its sign says that it restored
         if self.kind is MarkKind.ROLLED_BACK and self.to is not None:
             return f"to {self.to}"
         if self.run is not None:

@@ -235,7 +235,9 @@ class FilesView(Horizontal):
             self.query_one(TextView).focus()
 
     def _content(self, entry: Entry, path: bytes) -> Iterator[Line]:
-        yield (Piece(f"{entry.mode:04o}  {amounts.clock(entry.mtime_ns)}", Tone.QUIET),)
+        has_time = entry.kind in {Kind.FILE, Kind.SYMLINK}  # of nothing else it is state
+        when = f"  {amounts.clock(entry.mtime_ns)}" if has_time else ""
+        yield (Piece(f"{entry.mode:04o}{when}", Tone.QUIET),)
         if entry.kind == Kind.SYMLINK:
             yield (Piece(f"-> {safe_path(entry.target)}"),)
         if entry.content is None:

@@ -52,7 +52,7 @@ def eventful(crab, builder, home, workspace, tmp_path):
     return run, fork
 
 
-EVENTS = [(1, "⑂ fork {fork}@1"), (3, "↺ files restored restore {run}@1"), (3, "↻ restore undone"),
+EVENTS = [(1, "⑂ fork {fork}@1"), (3, "↺ files restored {run}@1"), (3, "↻ restore undone"),
           (3, "▷ resumed in-place"), (4, "↶ rolled back to 1"), (4, "■ ended done")]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from crabrt.cli.app import App
 from crabrt.cli.cut_off_lines import cut_off_json, cut_off_line
 from crabrt.cli.envelope import envelope
 from crabrt.cli.exits import Exit
+from crabrt.cli.going_on import going_on
 from crabrt.cli.params import RUN
 from crabrt.cli.run_lines import run_json, run_title
 from crabrt.cli.screen import Screen
@@ -40,7 +41,7 @@ from crabrt.timeline.marks import (
     workspace_state,
 )
 from crabrt.timeline.rows import Row, rows_of
-from crabrt.timeline.runs import how_it_ended, how_to_go_on
+from crabrt.timeline.runs import how_it_ended
 from crabrt.timeline.safe_text import safe_text
 from crabrt.timeline.timeline import Timeline
 from crabrt.timeline.troubles import in_words
@@ -171,16 +172,19 @@ def _show(
     trouble: str | None,
 ) -> None:
     """The table, and what a person should read below it."""
-    problems: deque[str] = deque(maxlen=_SHOWN_PROBLEMS)
-    shown = met = 0
+    problems: deque[tuple[int, str]] = deque(maxlen=_SHOWN_PROBLEMS)
+    shown = met = left_out = 0
 
     def rows() -> Iterator[TableRow]:
-        nonlocal shown, met
+        nonlocal shown, met, left_out
         for one in lines:
             if isinstance(one, Mark):
                 yield mark_row(one)
                 continue
-            problems.extend(_attention(one))
+            for line in _attention(one):
+                if len(problems) == _SHOWN_PROBLEMS:
+                    left_out = problems[0][0]
+                problems.append((one.number, line))
             shown, met = shown + 1, met + len(one.attention)
             yield turn_row(one)
 
@@ -188,11 +192,12 @@ def _show(
     out.lines(render_table(out, COLUMNS, rows()))
     if chosen and not shown:
         out.line("No turn touched that.")
-    for line in problems:
+    for _, line in problems:
         out.paragraph(line, "yellow", indent=2)
     if met > len(problems):
         more = met - len(problems)
-        out.line(f"... and {more} more of the turns before ({app.typed('show', row.run)}@TURN)")
+        see = app.typed("show", f"{row.run}@{left_out}")
+        out.line(f"... and {more} more of the turns up to {left_out} ({see})")
     if trouble is not None:
         out.paragraph(safe_text(trouble), "red", indent=2)
     out.lines(_afterwards(out, app, row))
@@ -301,7 +306,7 @@ def _afterwards(out: Screen, app: App, row: RunRow) -> Iterator[str]:
     ended = how_it_ended(row.status, row.view)
     if ended is not None:
         yield out.style(ended, "red")
-    yield from how_to_go_on(row.run, row.status, row.view, app.typed("resume"))
+    yield from going_on(app, row)
 
 
 def _relative(row: RunRow, path: str, cwd: bytes) -> bytes:

@@ -9,6 +9,7 @@ import click
 from crabrt.cli.app import App
 from crabrt.cli.cut_off_lines import cut_off_json, cut_off_line
 from crabrt.cli.exits import Exit
+from crabrt.cli.going_on import going_on
 from crabrt.cli.reports import show_more
 from crabrt.cli.run_lines import run_json, run_title
 from crabrt.cli.screen import Screen
@@ -18,7 +19,7 @@ from crabrt.core.verdicts import Protection
 from crabrt.journal import RunRow, TurnRow
 from crabrt.operations.standing import Standing, standing_of, workspace_above
 from crabrt.timeline import amounts
-from crabrt.timeline.runs import how_it_ended, how_to_go_on
+from crabrt.timeline.runs import how_it_ended
 from crabrt.timeline.safe_text import path_fields, safe_path, safe_text
 from crabrt.timeline.signs import checkpoint_sign
 from crabrt.workspace import Workspace
@@ -88,7 +89,7 @@ def _show(out: Screen, app: App, opened: Workspace, place: bytes, found: Standin
     ended = how_it_ended(run.status, run.view)
     if ended is not None:
         out.paragraph(ended, "red")
-    out.lines(how_to_go_on(run.run, run.status, run.view, app.typed("resume")))
+    out.lines(going_on(app, run))
 
 
 def _show_turn(out: Screen, app: App, run: RunRow, turn: TurnRow) -> None:
