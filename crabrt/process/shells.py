@@ -12,18 +12,21 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from concurrent.futures import Future
+from typing import Final, NamedTuple
 
 import msgspec
 
 from crabrt.core.clock import boot_id
 from crabrt.core.forks import fork_safe
 from crabrt.core.processes import KeptShell, LastingProcess, ProcessTree
+from crabrt.errors import CrabError
 from crabrt.process.shell import Shell, ShellOptions, ShellRecord, ShellState, ShellUnavailable
 from crabrt.process.shell.launching import CALLED
 from crabrt.process.shell.leftovers import discard
 from crabrt.process.shell.rebuilding import rebuild
 from crabrt.process.shell.session import Session, restored
+from crabrt.process.shell.shell import GRACE_S
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_record: Final = msgspec.msgpack.Decoder(ShellRecord).decode
@@ -120,6 +123,13 @@ def _nobodys(process: LastingProcess, directory: bytes) -> KeptShell:
     return KeptShell("", 0, process.pid, _encode(record))
 
 
+class _Kept(NamedTuple):
+    """A shell whose owner has closed it, and that lives: its heir, and what it is told by."""
+
+    shell: Shell
+    tag: object
+
+
 class Shells:
     """Those of one run. Safe to use from several threads.
 
@@ -133,7 +143,9 @@ class Shells:
         self._used: weakref.WeakValueDictionary[Identity, Shell] = weakref.WeakValueDictionary()
         self._last: dict[Identity, tuple[int, KeptShell]] = {}
         self._recorded: dict[Identity, KeptShell] = {}
-        self._lock = fork_safe(threading.Lock())
+        self._kept: dict[Identity, _Kept] = {}
+        self._is_over = False
+        self._lock = fork_safe(threading.RLock())  # garbage, too, may leave a shell
 
     def take(self) -> tuple[KeptShell, ...]:
         """Those that are alive, with what they could be rebuilt from; a busy one has none.
@@ -177,6 +189,7 @@ class Shells:
             used = dict(self._used)
             self._recorded = {one.identity: _renumbered(one, numbers) for one in shells}
             self._used.clear()
+            self._kept.clear()
         self._last.clear()
         for shell in used.values():
             shell._holding.forget()  # noqa: SLF001  this floor's own
@@ -201,3 +214,95 @@ class Shells:
             session = begin()
             shell.not_rebuilt = rebuild(session, state)
             return session
+
+    def keep(self, who: Identity, shell: Shell, tag: object) -> bool:
+        """Keep `shell`, which its owner closes, alive until `close_kept`.
+
+        Args:
+            who: it.
+            shell: is closed for its owner.
+            tag: for `close_kept`.
+
+        Returns:
+            Whether that is so; else nothing was done: it is not the run's, or that is over.
+        """
+        with self._lock:
+            known = self._used.get(who) if shell.record is not None else None
+            is_ours = known is shell or (shell.record is None and who in self._recorded)
+            if self._is_over or not is_ours:
+                return False
+        heir = shell.bequeath()
+        if not self._inherited(who, heir, tag):
+            heir.close()
+        return True
+
+    def _inherited(self, who: Identity, heir: Shell, tag: object) -> bool:
+        with self._lock:
+            if self._is_over:
+                return False
+            self._kept[who] = _Kept(heir, tag)
+            if heir.record is not None:
+                self._used[who] = heir
+            return True
+
+    @property
+    def keeps_any(self) -> bool:
+        """Whether there is one to close."""
+        return bool(self._kept)
+
+    def close_kept(
+        self, wanted: Callable[[object], bool], after: Callable[[], object] = int
+    ) -> Future[None]:
+        """Close shells that are kept, on a thread of its own that no signal of Ctrl-C cuts off.
+
+        Args:
+            wanted: says by its tag whether one is meant.
+            after: is waited for first.
+
+        Returns:
+            Done when they are closed.
+        """
+        with self._lock:
+            kept = {who: one for who, one in self._kept.items() if wanted(one.tag)}
+            for who in kept:
+                del self._kept[who]
+        done: Future[None] = Future()
+
+        def close() -> None:
+            try:
+                after()
+                for who, one in kept.items():
+                    with contextlib.suppress(CrabError, OSError):  # another one may be closed
+                        one.shell.close()
+                        self.end_recorded(who)
+            finally:
+                done.set_result(None)
+
+        if kept:
+            threading.Thread(target=close, name="crabrt-shell-close").start()
+        else:
+            done.set_result(None)
+        return done
+
+    def close(self, after: Callable[[], object]) -> None:
+        """The run is over: close what is kept, and keep nothing any more."""
+        with self._lock:
+            self._is_over = True
+        self.close_kept(lambda _: True, after).result()
+
+    def end_recorded(self, who: Identity, grace_s: float = GRACE_S) -> None:
+        """End a shell that came back, and that nobody has taken up."""
+        with self._lock:
+            kept = self._recorded.pop(who, None)
+        with contextlib.suppress(ShellUnavailable):  # malformed: nobody can attach to it
+            if kept is not None:
+                _end(record_of(kept), grace_s)
+
+
+def _end(record: ShellRecord, grace_s: float) -> None:
+    try:
+        session = Session.attach(record)
+    except ShellUnavailable:
+        discard(record)
+    else:
+        session.close(grace_s)

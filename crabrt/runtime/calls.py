@@ -27,7 +27,7 @@ from crabrt.core.verdicts import Likely, Prior
 from crabrt.errors import NotResumable
 from crabrt.inspector import CallFact, guess_call
 from crabrt.process.family import left_since
-from crabrt.runtime import doubts, golive, outgoing
+from crabrt.runtime import doubts, golive, outgoing, unclosed
 from crabrt.runtime.callbacks import external_of, key_of, usage_of
 from crabrt.runtime.exceptions import revive_exception, seal_exception
 from crabrt.runtime.forecast import Thinking
@@ -312,6 +312,7 @@ def begin(
         Unprotected: a checkpoint failed and the run is strict.
     """
     session = frame.session
+    yield from unclosed.goes_on(session, frame.scope)
     session.bad_ends.begins(model=species is Species.MODEL)
     key = key_of(spec, named, session.losses)
     if spec.effects is not None:

@@ -353,14 +353,20 @@ class Engine:
             self.committer.close()
             self._keep_up()
         finally:
-            self.custody.close()
-            self.network.close()
-            self.observer.close()
             try:
-                self.writer.close()
+                self.custody.shells.close(lambda: self._threads.shutdown(wait=True))
             finally:
-                self._claim.release()
-                self.store.close()
+                self._let_go()
+
+    def _let_go(self) -> None:
+        self.custody.close()
+        self.network.close()
+        self.observer.close()
+        try:
+            self.writer.close()
+        finally:
+            self._claim.release()
+            self.store.close()
 
 
 def settled(value: Any = None) -> Future[Any]:

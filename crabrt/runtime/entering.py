@@ -177,17 +177,22 @@ def enter_child(
         settled_before: `parent` went on from how the child ended, which is what it did end with.
     """
     if parent.replay is None:  # as fresh as its parent: nobody has made its calls before
-        return Entry(start_child(setup, parent, call))
+        return Entry(_placed(start_child(setup, parent, call), parent, call))
     child = child_runs(setup.config.home, parent.id, [call]).get(call)
     if child is None:
-        return Entry(_start_known(setup, parent, call))
+        return Entry(_placed(_start_known(setup, parent, call), parent, call))
     recorded = look_up(setup.config, Target(child))
     if _ended_well(recorded):
         return Entry(None, recorded)
-    session = attach_child(setup, parent, child)
+    session = _placed(attach_child(setup, parent, child), parent, call)
     if settled_before and session.replay is not None:
         session.replay.settled = True
     return Entry(session, recorded)
+
+
+def _placed(session: Session, parent: Session, call: CallId) -> Session:
+    session.place = f"{parent.place}{call.inside}/"
+    return session
 
 
 def _start_known(setup: Setup, parent: Session, call: CallId) -> Session:
@@ -210,7 +215,7 @@ def enter_sealed_child(setup: Setup, parent: Session, call: CallId) -> Entry:
     child = child_runs(setup.config.home, parent.id, [call]).get(call)
     if child is None:
         return Entry(None)
-    session = attach_child(setup, parent, child)
+    session = _placed(attach_child(setup, parent, child), parent, call)
     session.over = True
     if session.replay is not None:
         session.replay.settled = True

@@ -13,7 +13,7 @@ from crabrt.errors import Unprotected, UsageError
 from crabrt.journal import RunIndex
 from crabrt.process.revivals import Revival
 from crabrt.process.sighting import Sighting
-from crabrt.runtime import company
+from crabrt.runtime import company, unclosed
 from crabrt.runtime.engine import Fate
 from crabrt.runtime.golive import go_live
 from crabrt.runtime.putback import tell_restored
@@ -80,6 +80,7 @@ def rollback(session: Session, to: int) -> Steps[int]:
     """
     if not session.acting:
         yield from go_live(session)
+    yield from unclosed.goes_on(session, session.scope)
     with session.lock:
         if session.machine.running:
             raise UsageError("a rollback can't be made while a tool is running")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import itertools
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
 
 UNORDERED = "~"
 
+_moments = itertools.count()
+
+
+def moment() -> int:
+    """Greater than all that this gave before: in this process, when something began."""
+    return next(_moments)
+
 
 class Scope:
     """One line of execution; hands out identities. Thread-safe.
@@ -34,11 +42,13 @@ class Scope:
     Attributes:
         path: names of the scopes from the agent's own down, ``/``-separated.
         ordered: whether calls in it follow one another.
+        born: when the line of execution began that it belongs to (`moment`).
     """
 
-    def __init__(self, path: str, *, ordered: bool = True) -> None:
+    def __init__(self, path: str, *, ordered: bool = True, born: int | None = None) -> None:
         self.path = path
         self.ordered = ordered
+        self.born = moment() if born is None else born
         self._thread = threading.get_ident()
         self._task: weakref.ref[asyncio.Task[Any]] | None = None
         self._lock = threading.Lock()
@@ -61,7 +71,7 @@ class Scope:
 
     def inside(self, call: CallId) -> Scope:
         """The scope of what happens inside a call made here: known by the call, not by order."""
-        return Scope(call.inside)
+        return Scope(call.inside, born=self.born)
 
     def here(self) -> Scope:
         """The scope for a call made now from the current thread and task, reached through this."""
@@ -83,7 +93,8 @@ class Scope:
         """The unordered sibling, for calls from threads that lost their context."""
         with self._lock:
             if self._sibling is None:
-                self._sibling = Scope(f"{self.path}/{UNORDERED}", ordered=False)
+                path = f"{self.path}/{UNORDERED}"
+                self._sibling = Scope(path, ordered=False, born=self.born)
             return self._sibling
 
     def identify(self, name: str, digest: bytes) -> CallId:

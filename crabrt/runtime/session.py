@@ -19,7 +19,7 @@ from crabrt.errors import CrabError, NotDurable, WorkspaceRefused
 from crabrt.inspector import CallFact
 from crabrt.journal import Journal, Lease
 from crabrt.process.spool import Spool
-from crabrt.runtime import checkpoints, registry
+from crabrt.runtime import checkpoints, registry, unclosed
 from crabrt.runtime.codec import Codecs
 from crabrt.runtime.endings import BadEnds
 from crabrt.runtime.engine import Engine, Fate, Job
@@ -62,6 +62,8 @@ class Session(Ledger):
         replay: what is left of the record, or None when the run is live.
         acting: whether the workspace is this run's to change (False while a replay only answers).
         parent: the run that called this one, if it is a child run.
+        place: the line of execution in its callers' runs that it is called in (`unclosed`).
+        ending: whether its loop is over.
         rested: whether a child run has waited for this one to want more of it (a generator).
         over: whether it ended long ago, and its parent's record has gone on: it answers, no more.
         root: state of the last capture.
@@ -112,6 +114,8 @@ class Session(Ledger):
         self.epoch = engine.committer.epoch
         self.parent: Session | None = None
         self.over = False
+        self.place = ""
+        self.ending = False
         self.rested = False
         self.messages = Messages(CODECS)
         self.reaching = Reaching(engine, self.machine)
@@ -359,6 +363,9 @@ class Session(Ledger):
         if self.inert:
             return
         started = time.perf_counter()
+        if error is None:
+            yield from unclosed.goes_on(self, self.scope)
+        self.ending = True
         with self.lock:
             job = self.close_turn() or self._job
         if job is not None and not job.durable.done():

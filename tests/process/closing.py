@@ -3,9 +3,11 @@
 usage: closing.py TURNS [STOP_AT [HOW]]       run in the workspace
 
 The server counts: each turn sends it its number, and bash counts, too. In the model call of turn
-STOP_AT it does what HOW says, unless ``../mended`` is there: ``raise``, or ``wait`` for Ctrl-C (it
-says so in ``../waiting``). With ASYNC in the environment the loop is a coroutine. What bash and the
-server said in the last turn is written to ``said``.
+STOP_AT it does what HOW says, unless ``../mended`` is there: ``raise``, or ``wait`` for a signal
+(it says so in ``../waiting``). What bash and the server said in the last turn is written to
+``said``. With ASYNC in the environment the loop is a coroutine, with NESTED a child run, with BUSY
+there is somebody in the shell who never sleeps for long, and with OTHERWISE its requests are other
+ones.
 """
 
 import asyncio
@@ -32,6 +34,7 @@ while True:
 BEGIN = (
     "cat >server.py <<'END'\n" + SERVER + "END\n"
     "add() { count=$((count + $1)); }; cd .\n"
+    '[ -z "$BUSY" ] || (while :; do sleep 0.05; done) & '
     '"$PYTHON" server.py & while ! [ -e address ]; do sleep 0.01; done'
 )
 ADD = (
@@ -79,8 +82,9 @@ def loop() -> str:
 
     with shell() as sh:
         for turn in range(turns):
-            think(turn)
+            think(turn + len(os.environ.get("OTHERWISE", "")))
             bash(command(turn))
+        think(turns)
     return said()
 
 
@@ -99,7 +103,12 @@ async def aloop() -> str:
         for turn in range(turns):
             await think(turn)
             await bash(command(turn))
+        await think(turns)
     return said()
+
+
+def outer() -> str:
+    return crabrt.agent(name="inner")(loop)()
 
 
 protected = crabrt.agent(workspace=".", name="closing")
@@ -107,5 +116,7 @@ protected = crabrt.agent(workspace=".", name="closing")
 if __name__ == "__main__":
     if "ASYNC" in os.environ:
         sys.stdout.write(asyncio.run(protected(aloop)()))
+    elif "NESTED" in os.environ:
+        sys.stdout.write(protected(outer)())
     else:
         sys.stdout.write(protected(loop)())

@@ -173,10 +173,27 @@ class Holding:
                 self._finalizer.detach()
             return session
 
+    def bequeath(self) -> Holding:
+        """Own nothing any more; who owns the session now. Whatever command it is at is ended."""
+        self._quit()
+        with self.turn:
+            heir = Holding(self._wanted, self.where)
+            heir.within, heir.uses = self.within, self.uses
+            if self.session is not None:
+                heir.hold(self.session)  # first: an interrupt here may leave two owners, not none
+            self.let_go()
+        return heir
+
     def end(self, grace_s: float) -> tuple[int, ...]:
         """End the session and whatever command it is at; processes that could not be ended."""
         if os.getpid() != self._owner:
             return ()
+        self._quit()
+        session = self.let_go()
+        return () if session is None else tuple(one.pid for one in session.close(grace_s))
+
+    def _quit(self) -> None:
+        """Nobody uses it any more, whoever does now."""
         if self.turn.acquire(blocking=False):  # nobody has it, or this very thread
             try:
                 self._check_callback()
@@ -184,8 +201,6 @@ class Holding:
                 self.turn.release()
         self._is_closed = True
         self.interrupt(for_good=True)
-        session = self.let_go()
-        return () if session is None else tuple(one.pid for one in session.close(grace_s))
 
     def interrupt(self, *, for_good: bool = False) -> None:
         """Interrupt the command that runs, if there is one, or end it."""

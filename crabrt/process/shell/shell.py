@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import functools
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -265,7 +267,7 @@ class Shell:
 
         listener = None if heard is None else pass_on
         wishes = Wishes()
-        future = _on_thread(lambda: self._run(command, timeout, listener, wishes))
+        future = on_thread(lambda: self._run(command, timeout, listener, wishes))
         waiting = asyncio.wrap_future(future)
         try:
             return await asyncio.shield(waiting)
@@ -330,7 +332,16 @@ class Shell:
 
     async def aclose(self, *, grace: float = GRACE_S) -> None:
         """`close` for event loops."""
-        await asyncio.shield(asyncio.wrap_future(_on_thread(lambda: self.close(grace=grace))))
+        await asyncio.shield(asyncio.wrap_future(on_thread(lambda: self.close(grace=grace))))
+
+    def bequeath(self) -> Shell:
+        """Close this one, and leave the session to the shell that this gives; `close` that.
+
+        A command that runs is ended first.
+        """
+        heir = Shell()
+        heir._wanted, heir._holding = self._wanted, self._holding.bequeath()
+        return heir
 
     def __enter__(self) -> Self:
         return self
@@ -355,9 +366,10 @@ class Shell:
         await self.aclose()
 
 
-def _on_thread(work: Callable[[], _T]) -> Future[_T]:
-    """Run `work` on a thread that does not keep the program from ending."""
+def on_thread(work: Callable[[], _T]) -> Future[_T]:
+    """Run `work`, in this context, on a thread that does not keep the program from ending."""
     future: Future[_T] = Future()
+    context = contextvars.copy_context()
 
     def act() -> None:
         try:
@@ -365,5 +377,6 @@ def _on_thread(work: Callable[[], _T]) -> Future[_T]:
         except BaseException as error:  # noqa: BLE001 - whoever waits gets it
             future.set_exception(error)
 
-    threading.Thread(target=act, name="crabrt-shell-run", daemon=True).start()
+    run = functools.partial(context.run, act)
+    threading.Thread(target=run, name="crabrt-shell-run", daemon=True).start()
     return future
