@@ -6,11 +6,12 @@ world with the run it came from.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from crabrt.journal import RunIndex, RunRow, TurnRow
 from crabrt.journal.outside import DECLARED, GUESS, suspects
-from crabrt.journal.views import ToolView
+from crabrt.journal.views import ModelView, ToolView
 from crabrt.operations.targets import State
 
 
@@ -36,28 +37,63 @@ class OutsideEffect:
 
 
 def effects_since(index: RunIndex, state: State) -> tuple[OutsideEffect, ...]:
-    """What was done outside after `state`, in its run and in the runs of its family."""
-    start = index.turns(state.run.run, state.turn, state.turn)
-    since_ns = start[0].started_ns if start else 0
+    """What was done outside after `state`, in its run and in the runs of its family.
+
+    A history that runs share is told once, as the state's own run has it: there the order of the
+    journal decides. What another run did by itself counts if it ended after the state, by clock.
+    """
+    runs = {run.run: run for run in index.runs()}
+    shared = _shared(runs, state.run)
+    since_ns = _moment_ns(index, state)
     found: list[OutsideEffect] = []
     for turn in index.external_turns(state.run.run, state.turn):
         found += _outside(state.run, turn, after_seq=state.position)
-    for run in index.runs():
+    for run in runs.values():
         if run.run == state.run.run or run.family != state.run.family:
             continue
-        forked_at = run.view.forked_at
-        own = 0 if forked_at is None else forked_at + 1
-        for turn in index.external_turns(run.run, own):
-            if turn.started_ns >= since_ns:
-                found += _outside(run, turn, after_seq=0)
+        own = max(run.view.lineage.seq or 0, shared.get(run.run, 0))
+        for turn in index.external_turns(run.run, run.view.forked_at or 0):
+            found += _outside(run, turn, after_seq=own, since_ns=since_ns)
     return tuple(found)
 
 
-def _outside(run: RunRow, turn: TurnRow, *, after_seq: int) -> list[OutsideEffect]:
+def _shared(runs: Mapping[str, RunRow], run: RunRow) -> dict[str, int]:
+    """The runs that `run` was forked from, each with the last entry that is its history too."""
+    shared: dict[str, int] = {}
+    one: RunRow | None = run
+    while one is not None:
+        parent, seq = one.view.lineage.parent, one.view.lineage.seq
+        if parent is None or seq is None or parent in shared:
+            break
+        shared[parent] = min(seq, *shared.values()) if shared else seq
+        one = runs.get(parent)
+    return shared
+
+
+def _moment_ns(index: RunIndex, state: State) -> int:
+    """When the state was, by clock: the last call that belongs to it had ended then."""
+    turns = index.turns(state.run.run, state.turn, state.turn + 1)
+    if not turns:
+        return 0
+    turn, *later = turns
+    calls: tuple[ToolView | ModelView, ...] = (*turn.tools, *turn.models)
+    ended = [_ended_ns(call) for call in calls if call.seq <= state.position]
+    return min([max([turn.started_ns, *ended]), *(one.started_ns for one in later)])
+
+
+def _ended_ns(call: ToolView | ModelView) -> int:
+    """When a call ended, or began if it did not."""
+    took_ms = call.duration_ms if isinstance(call, ToolView) else call.wait_ms
+    return call.began_ns + int(took_ms * 1_000_000)
+
+
+def _outside(
+    run: RunRow, turn: TurnRow, *, after_seq: int, since_ns: int = 0
+) -> list[OutsideEffect]:
     return [
         OutsideEffect(run.run, turn.turn, tool.name, tool.ok, known, _why(turn, tool, known))
         for tool, known in suspects(turn)
-        if tool.seq > after_seq
+        if tool.seq > after_seq and _ended_ns(tool) >= since_ns
     ]
 
 

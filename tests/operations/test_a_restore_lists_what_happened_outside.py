@@ -1,12 +1,15 @@
 """What a restore cannot bring back: calls that left the machine since, or may have."""
 
+import time
+
 import pytest
 
 from crabrt.core.entries import CallId, Checkpoint, Intent, Observed, Payload, Result, TurnOpened
-from crabrt.core.ids import object_id
+from crabrt.core.ids import RunId, object_id
 from crabrt.core.verdicts import Effect, Guess, Likely, Prior, Verdict
-from crabrt.journal import RunIndex
+from crabrt.journal import Journal, Lease, RunIndex, run_dir
 from crabrt.operations.effects import OutsideEffect, effects_since
+from crabrt.operations.forking import fork_in_place
 from crabrt.operations.targets import resolve
 
 PUSH = Guess(Likely.EXTERNAL, "git push: leaves the machine")
@@ -117,3 +120,59 @@ def test_a_fork_shares_the_world_with_guesses_too(builder, home, run, tmp_path):
         (other.run, "sh", "guess"),
         (other.run, "pay", "declared"),
     ]
+
+
+def paid(run, target):
+    """Which turn of which run pays after `target`."""
+    return [(one.run, one.turn) for one in since(run, target)]
+
+
+def pay_in(home, run, turn):
+    """A turn of `run`, which nobody works on, that pays."""
+    with Lease.acquire(run_dir(home, RunId(run))) as lease:
+        journal = Journal.open(run_dir(home, RunId(run)), lease)
+        journal.append(TurnOpened(turn, turn - 1), turn=turn)
+        call = CallId("0", "pay", turn - 1)
+        journal.append(Intent(call, object_id(b"a"), Payload(), Prior.EXTERNAL), turn=turn)
+        journal.append(Result(call, 1.0), turn=turn)
+        journal.close()
+
+
+def test_what_a_fork_shares_with_its_original_is_listed_once(run, home):
+    for _ in range(3):
+        turn_of(run, ("pay", PUSH), effects=(Effect.EXTERNAL,), evidence=(PUSHED,))
+    fork = fork_in_place(run.store, f"{run.run}@5")
+    assert paid(run, f"{fork}@5") == [(run.run, 6)]
+    assert paid(run, f"{fork}@4") == [(fork, 5), (run.run, 6)]
+    assert paid(run, f"{fork}@1") == [(fork, 4), (fork, 5), (run.run, 6)]
+    assert paid(run, f"{run.run}@5") == [(run.run, 6)]
+    assert paid(run, f"{run.run}@4") == [(run.run, 5), (run.run, 6)]
+
+
+def test_a_fork_of_a_fork_lists_once_what_all_three_share(run, home):
+    for _ in range(3):
+        turn_of(run, ("pay", PUSH), effects=(Effect.EXTERNAL,), evidence=(PUSHED,))
+    fork = fork_in_place(run.store, f"{run.run}@5")
+    last = fork_in_place(run.store, f"{fork}@4")
+    pay_in(home, fork, 6)
+    pay_in(home, last, 5)
+    assert sorted(paid(run, f"{last}@4")) == sorted(
+        [(last, 5), (run.run, 5), (run.run, 6), (fork, 6)]
+    )
+    assert sorted(paid(run, f"{last}@3")) == sorted([*paid(run, f"{last}@4"), (last, 4)])
+    assert sorted(paid(run, f"{fork}@5")) == sorted([(run.run, 6), (fork, 6), (last, 5)])
+
+
+def test_what_a_child_did_within_the_turn_is_not_since_then(builder, run, home, workspace):
+    run.turns += 1
+    run.journal.append(TurnOpened(4, 3), turn=4)
+    call = CallId("0", "ask_another", 3)
+    began = time.monotonic()
+    run.journal.append(Intent(call, object_id(b"a"), Payload()), turn=4)
+    child = builder.RunBuilder(home, workspace, "child", family=run.run, parent=run.run)
+    child.turn(None, tool="pay", prior=Prior.EXTERNAL)
+    child.close()
+    run.journal.append(Result(call, (time.monotonic() - began) * 1000), turn=4)
+    run.checkpoint(4)
+    assert paid(run, f"{run.run}@3") == [(child.run, 1)]
+    assert paid(run, f"{run.run}@4") == []
