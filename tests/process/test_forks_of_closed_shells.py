@@ -6,6 +6,7 @@ With real CRIU: the channels of the original's shell are gone, go, or are in use
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,14 @@ from .forked_runs import Original, ended, succeeded
 AGENT = Path(__file__).with_name("closing.py")
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("criu")]
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """As in a terminal: whoever is started in the background ignores it, and what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
