@@ -24,13 +24,18 @@ from crabrt.errors import CrabError
 from crabrt.process.shell import Shell, ShellOptions, ShellRecord, ShellState, ShellUnavailable
 from crabrt.process.shell.launching import CALLED
 from crabrt.process.shell.leftovers import discard
-from crabrt.process.shell.rebuilding import rebuild
+from crabrt.process.shell.rebuilding import note_of, rebuild
 from crabrt.process.shell.session import Session, restored
 from crabrt.process.shell.shell import GRACE_S
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_record: Final = msgspec.msgpack.Decoder(ShellRecord).decode
 _decode_state: Final = msgspec.msgpack.Decoder(ShellState).decode
+
+_NOTHING_RECORDED: Final = (
+    "the shell had ended; this is a new one, without its variables: it was at a command when its "
+    "state was to be recorded"
+)
 
 _made: Counter[str] = Counter()
 _lock = fork_safe(threading.Lock())
@@ -208,11 +213,14 @@ class Shells:
         except ShellUnavailable:
             discard(record)
             if not kept.state:
-                return begin()
+                session = begin()
+                shell._holding.tell(_NOTHING_RECORDED)  # noqa: SLF001
+                return session
             state = _decode_state(kept.state)
             shell._holding.where, shell._holding.may_move = state.directory, True  # noqa: SLF001
             session = begin()
             shell.not_rebuilt = rebuild(session, state)
+            shell._holding.tell(note_of(shell.not_rebuilt))  # noqa: SLF001
             return session
 
     def keep(self, who: Identity, shell: Shell, tag: object) -> bool:

@@ -148,6 +148,10 @@ class Holding:
             if session is not None:
                 session.leave()
 
+    def tell(self, note: str | None) -> None:
+        """Whoever gets the next result is told this of the shell, a sentence."""
+        self._note = note
+
     def _check_callback(self) -> None:
         """Whoever has the turn and finds a command running is called by that command's thread."""
         if self._current is not None:
@@ -237,7 +241,7 @@ class Holding:
         finally:
             self._current = None
         self.where = session.directory
-        note, self._note = self._note or _end_of(outcome, os.fsdecode(self.where)), None
+        notes, self._note = (self._note, _end_of(outcome, os.fsdecode(self.where))), None
         return ShellResult(
             output_bytes=sink.kept["output"].content(),
             error_bytes=sink.kept["errors"].content(),
@@ -247,7 +251,7 @@ class Holding:
             left_out_bytes=sum(one.left_out_bytes for one in sink.kept.values()),
             duration_ms=(time.monotonic() - begun) * 1000,
             cwd_bytes=self.where,
-            note=note,
+            note="; ".join(filter(None, notes)) or None,
         )
 
 

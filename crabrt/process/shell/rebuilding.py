@@ -22,6 +22,9 @@ from crabrt.process.table import Process
 _LIMIT_S: Final = 60.0
 _MOST_BYTES: Final = 1 << 20
 _KINDS: Final = "aA"
+_NAMED_MOST: Final = 10
+_NAMED_LENGTH: Final = 200
+_JOB: Final = "process in the background: "
 
 
 class _Piece(NamedTuple):
@@ -59,9 +62,24 @@ def rebuild(session: Session, state: ShellState) -> tuple[str, ...]:
     session.directory = _directory(session, state)
     if session.directory != state.directory:
         lost.append(f"directory {os.fsdecode(state.directory)}: gone")
-    lost += [f"process in the background: {os.fsdecode(job)}" for job in state.jobs]
+    lost += [_JOB + os.fsdecode(job) for job in state.jobs]
     lost += [f"open descriptor {os.fsdecode(one)}" for one in state.descriptors]
     return tuple(lost)
+
+
+def note_of(lost: tuple[str, ...]) -> str | None:
+    """A sentence for the model on a rebuilt shell that lacks `lost`; None if it lacks nothing."""
+    if not lost:
+        return None
+    named = [one[:_NAMED_LENGTH] for one in lost[:_NAMED_MOST]]
+    if len(lost) > _NAMED_MOST:
+        named.append(f"{len(lost) - _NAMED_MOST} more")
+    jobs = any(one.startswith(_JOB) for one in lost)
+    return (
+        "the shell had ended; this is a new one with what was recorded of it, but without: "
+        + "; ".join(named)
+        + (" (what was started again is no job of this shell)" if jobs else "")
+    )
 
 
 def _pieces(state: ShellState, fresh: ShellState, lost: list[str]) -> Iterator[_Piece]:

@@ -64,7 +64,7 @@ class ShellResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """Whether it succeeded: status 0, in time, and with its shell alive."""
+        """Whether it succeeded: status 0, in time, and in a shell that nothing happened to."""
         return self.exit_status == 0 and not self.timed_out and self.note is None
 
 
