@@ -83,6 +83,7 @@ class Service(msgspec.Struct, frozen=True, array_like=True):
         user, group: its real ones.
         groups: the supplementary ones.
         leads: ``session`` or ``group`` if it is the first of one, else empty.
+        stopped: whether it was (SIGSTOP, Ctrl-Z).
     """
 
     pid: int
@@ -96,6 +97,7 @@ class Service(msgspec.Struct, frozen=True, array_like=True):
     group: int
     groups: tuple[int, ...] = ()
     leads: str = ""
+    stopped: bool = False
 
     def __repr__(self) -> str:
         """Without the environment: tracebacks are shown to others."""

@@ -254,6 +254,23 @@ def test_an_output_that_cannot_be_opened_is_told(world, tmp_path):
     assert started.lost == (f"standard output is not {path}: No such file or directory",)
 
 
+def test_one_that_was_stopped_runs_again_and_that_is_told(world):
+    pid = world.begin("sleep", "1000")
+    plain = world.recorded(pid)
+    os.kill(pid, signal.SIGSTOP)
+    world.until(lambda: table.look(pid).state == "T")
+    tree = world.recorded(pid)
+    assert [one.stopped for one in (*plain.services, *tree.services)] == [False, True]
+    held = world.recorded(pid, daemons=False)  # by who brings processes back: he stopped it
+    assert [one.stopped for one in held.services] == [False]
+    world.end(pid)
+    (started,) = again(tree).started
+    assert started.lost == ("it was stopped, and runs now",)
+    assert table.look(started.pid).state != "T"
+    world.end(started.pid)
+    assert again(plain).started[0].lost == ()
+
+
 def test_it_says_whose_it_is(world):
     clean = {name: value for name, value in os.environ.items() if name != "CRAB_RUN"}
     trees = [world.recorded(world.begin("sleep", "1000", env=env)) for env in (

@@ -286,6 +286,9 @@ def test_a_resume_shows_what_it_would_start(nobody):
     assert exit_code == 0
     assert [one[-1] for one in data["would_start"]] == [str(nobody.port), str(nobody.counter_port)]
     assert nobody.servers() == []
+    shown = nobody.crab("resume", "last", "--dry-run", "--respawn").stdout
+    assert shown.count("To be started again: cd ") == 2
+    assert "Started again" not in shown, "it is not yet"
 
 
 def test_a_loop_that_may_not_start_them_is_told(nobody):

@@ -156,7 +156,7 @@ def _shown(app: App, found: Command) -> str:
 
 def _show_started(out: Screen, reverts: _Reverts, again: str, *, starts: bool) -> None:
     if starts:
-        out.lines(f"Started again: {command_line(one)}" for one in reverts.startable)
+        out.lines(f"To be started again: {command_line(one)}" for one in reverts.startable)
     else:
         show_startable(out, reverts.startable, f"`{again}` starts these again")
 

@@ -27,6 +27,7 @@ from crabrt.workspace.procfs import read
 _SHELLS: Final = frozenset({b"sh", b"ash", b"bash", b"dash", b"ksh", b"mksh", b"yash", b"zsh"})
 _WITH_A_WORD: Final = frozenset({b"-o", b"+o", b"-O", b"+O", b"--rcfile", b"--init-file"})
 _NEVER_EXECUTED: Final = 0x40  # PF_FORKNOEXEC of linux/sched.h
+_STOPPED: Final = "T"
 _FLAGS, _NICE = 6, 16  # fields of /proc/PID/stat, counted after the name
 _KEPT_FLAGS: Final = os.O_ACCMODE | os.O_APPEND
 _ENVIRONMENT_MOST: Final = 1 << 20
@@ -38,8 +39,8 @@ def with_services(trees: Iterable[ProcessTree], *, daemons: bool = True) -> tupl
 
     Args:
         trees: whose processes live.
-        daemons: whether a process that only forked can be told from a fork of the loop, because
-            this is the loop.
+        daemons: whether a process that only forked can be told from a fork of the loop, and one
+            that is stopped from one that stands still for a moment, because this is the loop.
     """
     return tuple(
         msgspec.structs.replace(tree, services=tuple(_services(tree, daemons=daemons)))
@@ -59,7 +60,8 @@ def _services(tree: ProcessTree, *, daemons: bool) -> Iterator[Service]:
             if _is_stand_in(tree, one, program, forked=forked):
                 waiting += [child for child in tree.processes if child.parent == one.pid]
             elif _shows_its_command(one) and (not forked or (daemons and _is_daemon(one))):
-                yield _service(one, program)
+                service = _service(one, program)
+                yield service if daemons else msgspec.structs.replace(service, stopped=False)
         except (OSError, ValueError, IndexError):
             continue  # it ended, or is another user's: nothing is known of it
 
@@ -128,6 +130,7 @@ def _service(one: LastingProcess, program: bytes) -> Service:
         int(status[b"Gid"].split()[0]),
         tuple(map(int, status[b"Groups"].split())),
         leads,
+        found.state == _STOPPED,
     )
 
 

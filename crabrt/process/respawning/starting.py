@@ -76,6 +76,8 @@ def start(was: LastingProcess, service: Service, listened: Sequence[str], run: s
             raise NotStarted(error.message + where) from error
     told = [f"standard {name} led to {one.lost}: it is /dev/null now"
             for name, one in zip(_STREAMS, service.streams, strict=False) if one.lost]  # fmt: skip
+    if service.stopped:
+        told.append("it was stopped, and runs now")
     silent = tuple(one for one in listened if one not in listens)
     now = pid if any(one == pid for one, _ in processes) else processes[0][0]
     return Started(was, now, processes, listens, silent, (*told, *lost))
