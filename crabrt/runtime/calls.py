@@ -246,7 +246,7 @@ class Acting:
         if self._species is Species.TOOL and session.engine.config.processes != "off":
             left = left_since(time.monotonic_ns() - int(spent_ms * 1e6))
         with session.recording():
-            payload = session.value(encode) if encode is not None else Payload()
+            payload = session.value(encode, self.call) if encode is not None else Payload()
             if self._species is Species.MODEL:
                 session.machine.reply_delivered()
                 session.append(

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
-from crabrt.core.entries import Body, Payload
+from crabrt.core.entries import Body, CallId, Payload
 from crabrt.errors import CrabError
 from crabrt.journal import Journal, Lease
 from crabrt.runtime.engine import Engine
-from crabrt.runtime.losses import Losses
+from crabrt.runtime.losses import Losses, UnprotectedWarning
 from crabrt.runtime.payloads import put_payload
 from crabrt.runtime.standard import NotEncodable
 from crabrt.runtime.turns import TurnMachine
@@ -99,11 +99,19 @@ class Ledger:
             except (CrabError, OSError) as error:
                 self.degrade(str(error))
 
-    def value(self, encode: Callable[[], bytes]) -> Payload:
-        """What `encode` gives, as a payload; where it cannot be encoded, one that says why."""
+    def value(self, encode: Callable[[], bytes], call: CallId | None = None) -> Payload:
+        """What `encode` gives, as a payload; where it cannot be encoded, one that says why.
+
+        The loop is told of the first such result of each function that is called: at a resume it
+        is too late.
+        """
         try:
             return self.payload(encode())
         except NotEncodable as error:
+            if call is not None:
+                name = call.callable
+                what = f"what {name} gave cannot be stored, and no resume goes past it: {error}"
+                self.losses.mention(what, UnprotectedWarning, once=f"value of {name}")
             return Payload(missing=str(error))
 
     def payload(self, data: bytes) -> Payload:

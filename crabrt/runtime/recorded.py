@@ -81,7 +81,7 @@ class Kept:
     def _sealed(self, value: T) -> T:
         session = self._session
         with session.recording():
-            payload = session.value(lambda: CODECS.encode(value, self._known))
+            payload = session.value(lambda: CODECS.encode(value, self._known), self._call)
             session.append(Recorded(self._call, payload))
         return value
 

@@ -386,6 +386,7 @@ def test_an_external_call_with_no_result_is_in_doubt_and_is_not_made(ws: Path, k
     assert ledger.read_text() == "5\n"
 
 
+@pytest.mark.filterwarnings("ignore:.*what connect gave cannot be stored")
 def test_a_result_that_cannot_be_stored_refuses_the_resume_with_the_reason(
     ws: Path, killed, die, store
 ) -> None:
