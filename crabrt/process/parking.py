@@ -34,7 +34,7 @@ from crabrt.process.revivals import Missing
 from crabrt.process.severing import would_be_lost
 from crabrt.process.shells import among
 from crabrt.process.sighting import Sighting, sight
-from crabrt.process.signalling import send
+from crabrt.process.signalling import last_first, send
 from crabrt.process.standstill import Standstill
 from crabrt.process.state import put_state
 from crabrt.process.table import Process
@@ -218,9 +218,10 @@ def _with_descendants(processes: Iterable[LastingProcess]) -> list[int]:
 def kill(processes: Iterable[Identity]) -> None:
     """End processes at once, and wait until their numbers are free; not for ever.
 
+    In an order in which nobody is told of another's end: who stands still does nothing any more.
     Who may not be ended, being another user's, goes on: whoever wants its number will say so.
     """
-    left = [who for who in processes if _is_there(who)]
+    left = last_first(who for who in processes if _is_there(who))
     for who in left:
         send(who, signal.SIGKILL)
     until = time.monotonic() + _GONE_LIMIT_S
