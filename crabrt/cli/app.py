@@ -212,7 +212,12 @@ class App:
     def progress(self, title: str) -> Progress:
         """A progress display on standard error: on a terminal only, and never beside ``--json``."""
         shown = self.err.terminal and not self.json
-        return Progress(title, shown=shown, teller=self._teller)
+        return Progress(title, shown=shown, teller=self._teller, aside=self._aside)
+
+    def _aside(self, text: str) -> None:
+        if not self.json:
+            self.err.line(text)
+            self.err.flush()
 
     def confirm(self, question: str, *, yes: bool) -> None:
         """Ask before acting, on a terminal.

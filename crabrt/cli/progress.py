@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -55,9 +56,17 @@ class Progress:
     Without a call it shows that something goes on; with a total it shows how far.
     """
 
-    def __init__(self, title: str, *, shown: bool, teller: Teller | None = None) -> None:
-        """Args: title: for people; shown: to them; teller: tells a program."""
+    def __init__(
+        self,
+        title: str,
+        *,
+        shown: bool,
+        teller: Teller | None = None,
+        aside: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Args: title: for people; shown: to them; teller: tells a program; aside: see `say`."""
         self._title = title
+        self._aside = aside
         self._teller = teller
         self._lock = threading.Lock()
         self._display: RichProgress | None = None
@@ -92,6 +101,16 @@ class Progress:
             if self._teller is not None:
                 self._teller.tell(*self._last)
             self._update()
+
+    def say(self, text: str) -> None:
+        """Say what it waits for: in place of the title, or to `aside` where nothing is drawn."""
+        if self._timer is None:
+            self._aside(text)
+            return
+        with self._lock:
+            self._title = text
+            if self._display is not None and self._task is not None:
+                self._display.update(self._task, description=text)
 
     def _begin(self) -> None:
         from rich.console import Console  # noqa: PLC0415 - only slow commands pay for it

@@ -27,6 +27,7 @@ from crabrt.inspector.lasting import shown
 from crabrt.journal import RunIndex, lease_holder, run_dir
 from crabrt.journal.restores import RestoreLog, Revived
 from crabrt.operations.targets import State, resolve
+from crabrt.process.aftermath import await_dumps
 from crabrt.process.beside import whose
 from crabrt.process.beside.coming import revive_beside
 from crabrt.process.criu import Criu, find
@@ -58,6 +59,8 @@ _RESTORE: Final = "restore-"
 """How a restore's spool is called, before the number of its process."""
 _GUARDED_S: Final = 40.0
 """How long what a killed restore had begun may take to end: CRIU's limit, and some more."""
+_DUMPED_S: Final = 95.0
+"""The same of an image: what it may take while its caller lives, and what its guard adds."""
 
 
 def imaging(config: Config) -> Criu | str:
@@ -94,16 +97,25 @@ class Company:
     force: bool = False
 
 
+def quietly(_: str) -> None:
+    """For who has nobody to tell that something takes a while."""
+
+
 def left_running(
-    index: RunIndex, reader: ObjectReader, workspace: Workspace, runs: Sequence[str]
+    index: RunIndex,
+    reader: ObjectReader,
+    workspace: Workspace,
+    runs: Sequence[str],
+    say: Callable[[str], None] = quietly,
 ) -> Sighting:
-    """What dead runs have left alive.
+    """What dead runs have left alive; if one died while an image was taken, once that is over.
 
     Args:
         index: knows the runs.
         reader: has their states.
         workspace: where they worked.
         runs: their ids; those that worked elsewhere do not count.
+        say: is told if that is waited for.
 
     Raises:
         CrabError: what they said of it cannot be read.
@@ -117,6 +129,7 @@ def left_running(
             state = resolve(index, Target(run))
             if state.processes and not is_parents(state):
                 states.append(read_state(ObjectId(state.processes), reader))
+    await_dumps(_left_spools(workspace.home, here), _DUMPED_S, say)
     log = RestoreLog(workspace.state_dir)
     revived = [*log.revived(boot_id()), *_back_unsaid(log, reader, workspace)]
 
@@ -141,6 +154,12 @@ def await_killed(home: Path) -> None:
     for spool in _of_killed(home):
         for directory in spool.directories():
             await_others(directory, _GUARDED_S)
+
+
+def _left_spools(home: Path, runs: Sequence[str]) -> list[Path]:
+    """Where images lay that `runs`, and killed restores, may have begun."""
+    mine = [Spool(home, name) for name in spooled(home).intersection(runs)]
+    return [path for spool in (*mine, *_of_killed(home)) for path in spool.directories()]
 
 
 def _of_killed(home: Path) -> list[Spool]:

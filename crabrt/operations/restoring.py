@@ -18,7 +18,7 @@ from crabrt.errors import NotFound, UsageError
 from crabrt.journal import RunIndex, RunRow
 from crabrt.journal.restores import RestoreLog
 from crabrt.operations import alive, naming
-from crabrt.operations.alive import Company, left_running, together
+from crabrt.operations.alive import Company, left_running, quietly, together
 from crabrt.operations.cut_off import runs_at
 from crabrt.operations.effects import OutsideEffect, effects_since
 from crabrt.operations.roots import UNDO_KEEP_DAYS
@@ -88,6 +88,7 @@ def restore_state(
     may_start: bool = False,
     expect: str | None = None,
     files_only: bool = False,
+    say: Callable[[str], None] = quietly,
 ) -> Restored:
     """Put `workspace` (or only `paths` of it, relative to it) back to `state`.
 
@@ -107,6 +108,7 @@ def restore_state(
         expect: the `RestoreReport.preview` of a dry run: do what that listed, or nothing.
         files_only: leave processes alone, but for those of a killed restore that is finished first.
             With `paths` likewise.
+        say: is told, for people, what is waited for if that takes a while.
 
     Raises:
         RunBusy: a run of the state's family is live there in another process.
@@ -121,7 +123,7 @@ def restore_state(
     with _Quiet(index, workspace, family, "restore"):
         here = may_start and not _was_elsewhere(index, state)
         company = replace(
-            _company(index, writer, workspace, family, by),
+            _company(index, writer, workspace, family, by, say=say),
             may_start=here,
             run=state.run.run,
             force=force,
@@ -159,11 +161,13 @@ def _company(
     workspace: Workspace,
     family: str | None,
     by: Callable[[], Criu | str] | None,
+    *,
+    say: Callable[[str], None],
 ) -> Company:
     """Whose processes a restore is about: those of a family, or of all runs that worked there."""
     every = runs_here(index, workspace)
     runs = [run.run for run in every if family is None or run.family == family]
-    look = partial(left_running, index, writer, workspace, runs)
+    look = partial(left_running, index, writer, workspace, runs, say)
     return Company(writer, workspace, look, by or _nobody)
 
 
@@ -233,11 +237,12 @@ def undo_restore(
     by: Callable[[], Criu | str] | None = None,
     may_start: bool = False,
     expect: str | None = None,
+    say: Callable[[str], None] = quietly,
 ) -> Restored:
     """Undo the last restore of `workspace`; undoing again is a redo.
 
     With `by`, `may_start` and `force` as in `restore_state`, processes go back as well, if that
-    restore was about them; `expect` as there.
+    restore was about them; `expect` and `say` as there.
 
     Raises:
         WorkspaceBusy: a run is live there.
@@ -245,7 +250,7 @@ def undo_restore(
         CrabError: as ``workspace.undo``.
     """
     with _Quiet(index, workspace, f"undo-{os.getpid()}", "undo the restore of"):
-        company = _company(index, writer, workspace, None, by)
+        company = _company(index, writer, workspace, None, by, say=say)
         here = sorted(runs_here(index, workspace), key=lambda run: run.view.root_ns or 0)
         runs = ",".join(run.run for run in here)
         company = replace(company, may_start=may_start, run=runs, force=force)

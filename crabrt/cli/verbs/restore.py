@@ -112,8 +112,8 @@ def command(
         if to is None:
             by = partial(imaging, app.config)
             done = _in_place(
-                app, state, scope, dry_run=dry_run, force=force, progress=progress, by=by,
-                may_start=starts, expect=expect, files_only=files_only,
+                app, state, scope, dry_run=dry_run, force=force, progress=progress,
+                say=progress.say, by=by, may_start=starts, expect=expect, files_only=files_only,
             )  # fmt: skip
         else:
             done = restore_beside(
@@ -145,6 +145,7 @@ def _in_place(
     dry_run: bool,
     force: bool,
     progress: Progress,
+    say: Callable[[str], None],
     by: Callable[[], Criu | str],
     may_start: bool,
     expect: str | None,
@@ -165,6 +166,7 @@ def _in_place(
             may_start=may_start,
             expect=expect,
             files_only=files_only,
+            say=say,
         )
 
 

@@ -69,6 +69,7 @@ def command(
             by=partial(imaging, app.config),
             may_start=starts,
             expect=expect,
+            say=progress.say,
         )
     undoable = not dry_run and done.report.before is not None
     data = restored_json(done, None, app.undo_anywhere(path) if undoable else None)
