@@ -234,7 +234,8 @@ def _show_processes(
             out.lines(f"would be started again: {command_line(each)}" for each in one.startable)
         missing = tuple(one for one in missing if not one.startable)
     lost = [one for one in processes.lost if not (processes.may_start and one.startable)]
-    lists.gone("processes that are not back", missing)
+    are_not = "would not come back, as things stand" if dry_run else "are not back"
+    lists.gone(f"processes that {are_not}", missing)
     if processes.may_start:
         again = "Once that is put right, the same command starts these again"
     startable = (each for one in missing for each in one.startable)

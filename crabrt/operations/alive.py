@@ -36,6 +36,7 @@ from crabrt.process.family import Identity
 from crabrt.process.halfway import Found, came_back
 from crabrt.process.holdings import written_files
 from crabrt.process.matching import Grounds
+from crabrt.process.obstacles import obstacle
 from crabrt.process.parking import Parked, running
 from crabrt.process.respawning.returning import respawn
 from crabrt.process.revivals import Missing, Revival, not_imaged
@@ -283,12 +284,17 @@ def come_back(company: Company, wanted: ProcessState, images: Images, files: Obj
 
 
 def _planned(company: Company, wanted: ProcessState, alive: Sighting, by: Criu | str) -> Revival:
-    """What a restore would do with processes; an image may fail all the same."""
-    missing, back, here = [], [], company.workspace.path
+    """What a restore would do with processes, as things stand; an image may fail all the same."""
+    missing, back, ending = [], [], _everybody(alive)
+    is_elsewhere = wanted.workspace not in {b"", company.workspace.path}
     for tree in wanted.trees:
         why = by if isinstance(by, str) and tree.imaged else not_imaged(tree)
+        startable = () if is_elsewhere else tree.startable
+        if (
+            not why and not is_elsewhere
+        ):  # a fork's have numbers and, if need be, ports of their own
+            why = obstacle(tree, ending)
         if why:
-            startable = () if wanted.workspace not in {b"", here} else tree.startable
             missing.append(Missing(tree.top, why, startable))
         else:
             back.append(tree.top)

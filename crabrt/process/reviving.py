@@ -13,6 +13,7 @@ from crabrt.process import criu, table
 from crabrt.process.beside.network import Network
 from crabrt.process.criu import Cause, Criu, NotRevived, growing
 from crabrt.process.family import Identity
+from crabrt.process.obstacles import listeners
 from crabrt.process.parking import collect
 from crabrt.process.revivals import Missing, Revival, not_imaged
 from crabrt.process.shell import prepare_channels
@@ -51,8 +52,7 @@ def revive(state: ProcessState, images: Images, by: Criu | str) -> Revival:
                 numbers.append((tree.top.pid, top))
                 revived.append(tree.top)
             except (CrabError, OSError) as error:
-                why = error.message if isinstance(error, CrabError) else str(error)
-                missing.append(Missing(tree.top, why))
+                missing.append(Missing(tree.top, _why(tree, error)))
     networks.close()
     return Revival(
         revived=tuple(revived),
@@ -60,6 +60,12 @@ def revive(state: ProcessState, images: Images, by: Criu | str) -> Revival:
         missing=tuple(missing),
         numbers=tuple(numbers),
     )
+
+
+def _why(tree: ProcessTree, error: CrabError | OSError) -> str:
+    if isinstance(error, NotRevived) and error.cause is Cause.PORT_IN_USE:
+        return "; ".join(listeners(tree)) or error.message
+    return error.message if isinstance(error, CrabError) else str(error)
 
 
 class _Networks:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import socket
 
 import pytest
+
+from crabrt.core.processes import LastingProcess, ProcessTree
+from crabrt.process.obstacles import obstacle
 
 from .counted_runs import succeeded
 
@@ -37,3 +43,41 @@ def test_another_restore_since_is_another_list(agent):
     assert refused.returncode == 5
     assert "not what was expected; nothing was touched" in refused.stderr
     assert agent.add(0) == 1
+
+
+def test_who_has_its_port_is_named_before_and_after(agent, until):
+    succeeded(agent.run(4))
+    port = int((agent.ws / "address").read_text().split()[1])
+    os.kill(agent.server, signal.SIGKILL)
+    until(lambda: not agent.server_lives)
+    taken = f"tcp 127.0.0.1:{port} is taken, by "
+    with socket.create_server(("127.0.0.1", port)):
+        shown = succeeded(agent.crab("restore", "last@2", "--dry-run"))
+        assert "processes that would not come back, as things stand:" in shown
+        assert taken in shown
+        assert f"(pid {os.getpid()})" in shown
+        assert "would be brought back" not in shown
+        done = agent.crab("restore", "last@2")
+        assert done.returncode == 3
+        assert taken in done.stdout
+        assert f"(pid {os.getpid()})" in done.stdout
+    assert "would be brought back" in succeeded(agent.crab("restore", "last@2", "--dry-run"))
+
+
+def lasting(pid, *listens):
+    return LastingProcess(pid, 1, 0, (b"x",), b"/", listens)
+
+
+def test_whoever_is_to_end_is_in_nobodys_way():
+    mine = os.getpid()
+    with socket.create_server(("0.0.0.0", 0)) as server:
+        where = f"tcp 127.0.0.1:{server.getsockname()[1]}"
+        free = ProcessTree((lasting(0, where),), imaged=True)
+        assert obstacle(free, ()).startswith(f"{where} is taken, by ")
+        assert not obstacle(free, {mine})
+        own = ProcessTree((lasting(0, where),), imaged=True, network=True)
+        assert not obstacle(own, ())
+    numbered = ProcessTree((lasting(mine),), imaged=True)
+    assert obstacle(numbered, ()).startswith(f"the process number {mine} is taken, by ")
+    assert not obstacle(numbered, {mine})
+    assert not obstacle(ProcessTree((lasting(mine),), imaged=True, namespace=True), ())
