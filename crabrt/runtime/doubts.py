@@ -28,8 +28,7 @@ from crabrt.runtime.waits import Steps, Wait
 
 _HINT = (
     "find out whether it happened; then give the tool a check= that says so (crabrt.Done(result) or"
-    ' crabrt.NOT_DONE), or in_doubt="retry" or "skip", and resume again. A resume from a turn'
-    " before it, RUN@T, makes it again"
+    ' crabrt.NOT_DONE), or in_doubt="retry" or "skip", and resume again'
 )
 
 
@@ -53,9 +52,9 @@ def settle(
     elif effects.in_doubt is InDoubtPolicy.SKIP:
         found = Done(Skipped(str(sealed.call)))
     elif effects.in_doubt is InDoubtPolicy.CHECK and effects.check is not None:
-        found = yield from _checked(sealed, effects.check, named)
+        found = yield from _checked(session, sealed, effects.check, named)
     else:
-        raise _in_doubt(sealed)
+        raise _in_doubt(session, sealed)
     if isinstance(found, Doubt):
         _note(session, sealed, effects.in_doubt, "it is made")
         return None
@@ -68,7 +67,9 @@ def _seal(
     try:
         data = CODECS.encode(found.result, spec.known)
     except NotEncodable as error:
-        raise _in_doubt(sealed, f"what its check gives cannot be stored: {error}") from error
+        raise _in_doubt(
+            session, sealed, f"what its check gives cannot be stored: {error}"
+        ) from error
     with session.recording():
         session.follow(sealed.turn)
         _note(session, sealed, policy, "it is not made")
@@ -90,7 +91,7 @@ def _note(session: Session, sealed: Sealed, policy: InDoubtPolicy, outcome: str)
 
 
 def _checked(
-    sealed: Sealed, check: Callable[..., Any], named: Mapping[str, Any]
+    session: Session, sealed: Sealed, check: Callable[..., Any], named: Mapping[str, Any]
 ) -> Steps[Done | Doubt]:
     """What the tool's own check says: it happened (`Done`), or it did not.
 
@@ -101,7 +102,7 @@ def _checked(
         answer = yield from _asked(check, named)
     except Exception as error:  # it is the user's: it may raise what it likes
         why = f"its check failed: {type(error).__name__}: {described(error)}"
-        raise _in_doubt(sealed, why) from error
+        raise _in_doubt(session, sealed, why) from error
     if answer is True:
         return Done()
     if answer is False or answer is NOT_DONE:
@@ -109,9 +110,9 @@ def _checked(
     if isinstance(answer, Done):
         return answer
     if answer is UNKNOWN:
-        raise _in_doubt(sealed, "its check cannot tell")
+        raise _in_doubt(session, sealed, "its check cannot tell")
     kind = type(answer).__name__
-    raise _in_doubt(sealed, f"its check gave a {kind}, no Done, NOT_DONE, UNKNOWN or bool")
+    raise _in_doubt(session, sealed, f"its check gave a {kind}, no Done, NOT_DONE, UNKNOWN or bool")
 
 
 def _asked(check: Callable[..., Any], named: Mapping[str, Any]) -> Steps[Any]:
@@ -143,7 +144,7 @@ async def _awaited(answer: Awaitable[Any]) -> Any:
     return await answer
 
 
-def _in_doubt(sealed: Sealed, why: str = "") -> InDoubt:
+def _in_doubt(session: Session, sealed: Sealed, why: str = "") -> InDoubt:
     because = f"; {why}" if why else ""
     what = "began and has no recorded result"
     if sealed.failure is not None:
@@ -153,5 +154,11 @@ def _in_doubt(sealed: Sealed, why: str = "") -> InDoubt:
     return InDoubt(
         f"this external call {what}: it may or may not have happened{because}",
         where=str(sealed.call),
-        hint=_HINT,
+        hint=_HINT + _before(session, sealed),
     )
+
+
+def _before(session: Session, sealed: Sealed) -> str:
+    if not sealed.turn:  # of another run of the family
+        return ""
+    return f". `crab resume {session.id}@{sealed.turn - 1}`, from the turn before, makes it again"

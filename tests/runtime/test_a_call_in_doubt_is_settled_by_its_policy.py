@@ -127,11 +127,12 @@ def test_a_call_to_be_skipped_gives_a_word_of_it_now_and_on_every_resume(
 
 
 @pytest.mark.parametrize("policy", ["ask", "fail", "check"])
-def test_without_an_answer_a_person_is_asked(shop: Shop, killed, policy) -> None:
+def test_without_an_answer_a_person_is_asked(shop: Shop, killed, store, policy) -> None:
     killed(shop.agent("after"))
     with pytest.raises(crabrt.InDoubt, match="may or may not have happened") as caught:
         shop.agent(in_doubt=policy).resume("last")
     assert caught.value.exit_code == 9
+    assert f"`crab resume {store.run().run}@0`, from the turn before" in (caught.value.hint or "")
     assert shop.charged == ["5"]
 
 
