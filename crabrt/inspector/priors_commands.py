@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from crabrt.core.verdicts import Guess, Likely
 from crabrt.inspector import priors_table as table
 from crabrt.inspector.priors_clouds import cloud, gh
+from crabrt.inspector.priors_databases import CLIENTS, database
 from crabrt.inspector.priors_git import git
 from crabrt.inspector.priors_words import (
     DEVICES,
     STRENGTH,
     Place,
     has,
+    is_local,
     leaves,
     operands,
     reads,
@@ -230,20 +232,9 @@ def _url(name: str, args: Sequence[Word], place: Place) -> Guess:
         return reads(name)
     valued = _CURL_VALUED if name == "curl" else "aoPUteiTwQ"
     urls = operands(args, valued, *_CURL_VALUED_LONG, "--output-document", "--directory-prefix")
-    if urls and all(url is not None and _is_local(url) for url in urls):
+    if urls and all(url is not None and is_local(url) for url in urls):
         return Guess(Likely.UNKNOWN, f"{name}: asks something on this machine")
     return leaves(name)
-
-
-_HOST = re.compile(
-    r"(?:\w+://)?(?:[^/?#]*@)?(\[[^\]/?#]*\]|[^:/?#\[]*)(?::\d*)?(?:[/?#].*)?", re.DOTALL
-)
-
-
-def _is_local(url: str) -> bool:
-    """Whether a URL, or an address without a scheme, names this machine: by its whole host."""
-    found = _HOST.fullmatch(url)
-    return found is not None and table.LOCAL_HOST.fullmatch(found[1].lower()) is not None
 
 
 def _rsync(name: str, args: Sequence[Word], place: Place) -> Guess:
@@ -306,5 +297,6 @@ _RULES: dict[str, Callable[[str, Sequence[Word], Place], Guess]] = {
     "yq": _formatter, "git": git, "curl": _url, "wget": _url, "rsync": _rsync, "gh": gh,
     "glab": gh, "aws": cloud, "gcloud": cloud, "az": cloud, "gsutil": cloud, "python": _python,
     "python3": _python, "python2": _python, "make": _make, "gmake": _make, "ruff": _ruff,
+    **dict.fromkeys(CLIENTS, database),
 }  # fmt: skip
 """The commands whose options decide."""

@@ -14,10 +14,12 @@ from crabrt.core.verdicts import Guess, Likely
 from crabrt.inspector import priors_table as table
 from crabrt.inspector import shell
 from crabrt.inspector.priors_commands import judge
+from crabrt.inspector.priors_databases import CLIENTS, HOSTED
 from crabrt.inspector.priors_words import (
     STRENGTH,
     Place,
     has,
+    leaves,
     reads,
     redirection,
     runs_code,
@@ -96,18 +98,22 @@ def _script(text: str, place: Place, depth: int) -> Iterator[Guess]:
         found = redirection(path, place)
         if found is not None:
             yield found
-    around = _Around(place, depth, script.functions)
+    around = _Around(place, depth, script.functions, hosted=HOSTED.search(text) is not None)
     for command in script.commands:
         yield from _run(command, around)
 
 
 @dataclass(frozen=True, slots=True)
 class _Around:
-    """What is round a command: its place, how deep it is in shells, the functions defined."""
+    """What is round a command: its place, how deep it is in shells, the functions defined.
+
+    With `hosted`, the text may name a host for clients of databases by a variable.
+    """
 
     place: Place
     depth: int = 0
     functions: frozenset[str] = frozenset()
+    hosted: bool = False
 
 
 _AT_HOME = re.compile(r"(/(usr/(local/)?)?s?bin|/opt/[^/]+/bin)/[^/]+")
@@ -132,6 +138,8 @@ def _run(command: Command, around: _Around) -> Iterator[Guess]:
     if name != first and not _AT_HOME.fullmatch(first):
         yield runs_code(first)
         return
+    if around.hosted and name in CLIENTS:
+        yield leaves(name)
     through = _wrapped if name in table.WRAPPERS else _THROUGH.get(name)
     if through is None:
         yield judge(name, command.words[1:], around.place)

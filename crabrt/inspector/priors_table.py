@@ -56,8 +56,8 @@ TARGETS = {
 SENDS = words(
     """
     ansible ansible-playbook cap chromium doctl eb fab firebase fly flyctl ftp google-chrome
-    heroku http https lftp links lynx mail mailx mongo mongosh mosh msmtp mutt mysql mysqldump
-    nc ncat netcat netlify oc psql pulumi railway rclone redis-cli s3cmd scp sendmail serverless
+    heroku http https lftp links lynx mail mailx mosh msmtp mutt nc ncat
+    netcat netlify oc pulumi railway rclone s3cmd scp sendmail serverless
     sftp sls smbclient socat sqlcmd ssh ssh-copy-id swaks telnet twine vercel w3m wrangler xh
     """
 )

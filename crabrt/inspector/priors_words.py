@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crabrt.core.verdicts import Guess, Likely
+from crabrt.inspector.priors_table import LOCAL_HOST
 from crabrt.inspector.shell import Word
 
 LEAVES = "leaves the machine"
@@ -82,6 +83,17 @@ def redirection(path: Word, place: Place) -> Guess | None:
     if place.outside(path):
         return None
     return Guess(Likely.FILES, "writes a file" if path is None else f"writes {path}")
+
+
+_HOST = re.compile(
+    r"(?:\w+://)?(?:[^/?#]*@)?(\[[^\]/?#]*\]|[^:/?#\[]*)(?::\d*)?(?:[/?#].*)?", re.DOTALL
+)
+
+
+def is_local(url: str) -> bool:
+    """Whether a URL, or an address without a scheme, names this machine: by its whole host."""
+    found = _HOST.fullmatch(url)
+    return found is not None and LOCAL_HOST.fullmatch(found[1].lower()) is not None
 
 
 def has(args: Sequence[Word], letters: str, *long: str, valued: str = "") -> bool:

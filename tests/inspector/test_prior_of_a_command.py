@@ -205,7 +205,31 @@ curl http://localhost:80@example.org/
 curl http://example.org/@localhost
 curl http://example.org/http://localhost
 curl localhost https://example.org
-psql -c 'delete from t'
+psql -h db.example.org -c 'delete from t'
+psql -tAhdb -c 'select 1'
+psql --host=db -c 'select 1'
+psql --host db
+psql postgres://me:word@db.example.org:5432/t
+psql -d 'host=db.example.org dbname=t'
+psql 'postgresql:///t?host=db'
+psql service=prod
+psql "$DATABASE_URL"
+psql -h "$HOST"
+psql postgres://localhost,db/t
+PGHOST=db psql t
+PGHOST=localhost.run psql t
+PGHOST=$DB psql t
+export PGHOST=db; psql t
+redis-cli -h cache.example.org incr a
+redis-cli --user me -h cache.example.org incr a
+redis-cli -u redis://:word@cache:6379/0 get a
+redis-cli --cluster info cache:6379
+mysql -uroot -pword -hdb t
+mysql -p -h db t
+mysqldump --host=db t
+mongosh mongodb://db/t
+mongosh mongodb+srv://localhost/t
+mongosh db.example.org/t
 sudo ssh host
 xargs -n1 curl < urls
 echo x > /dev/tcp/example.org/80
@@ -259,6 +283,22 @@ curl http://LOCALHOST:8000/@x
 curl http://user:word@127.1/?q=a@b
 curl 'http://[::1]:8000/x'
 wget -qO- 0.0.0.0:8000
+redis-cli -p 18217 incr a
+redis-cli -p $PORT incr a
+redis-cli -h 127.0.0.1 incr a
+redis-cli -u redis://:word@localhost:6379/0 get a
+psql -c 'delete from t'
+psql -h /var/run/postgresql -U me t
+psql -h localhost -p "$PORT" -d postgres -qAt -c "$1"
+psql postgres:///t
+psql postgres://me@127.0.0.1:5432/t
+psql 'dbname=t user=me'
+PGHOST=localhost psql t
+PGPASSWORD=word psql t
+mysql -uroot -phunter2 -e 'drop table t' t
+mysqldump t
+mongosh t --eval 'db.a.drop()'
+mongosh localhost:27017/t a.js
 python load.py --version
 python load.py -h db.example.org
 python load.py -m json.tool
