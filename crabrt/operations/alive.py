@@ -28,7 +28,7 @@ from crabrt.journal import RunIndex, lease_holder, run_dir
 from crabrt.journal.restores import RestoreLog, Revived
 from crabrt.operations.targets import State, resolve
 from crabrt.process.aftermath import await_dumps
-from crabrt.process.beside import whose
+from crabrt.process.beside import faces, whose
 from crabrt.process.beside.coming import revive_beside
 from crabrt.process.criu import Criu, find
 from crabrt.process.criu.guarding import await_others
@@ -278,6 +278,8 @@ def come_back(company: Company, wanted: ProcessState, images: Images, files: Obj
         if tree.top.identity in unlike
     ]
     notes = [note for top in revival.revived for note in matched[top.identity].notes]
+    if not is_elsewhere:  # else that is told already
+        notes += faces.told(wanted.trees, revival.numbers)
     revival = replace(revival, missing=(*revival.missing, *others), notes=(*revival.notes, *notes))
     may_start = company.may_start and not is_elsewhere
     return respawn(wanted, revival, company.run) if may_start else revival
@@ -299,7 +301,9 @@ def _planned(company: Company, wanted: ProcessState, alive: Sighting, by: Criu |
         else:
             back.append(tree.top)
     tops = tuple(tree.top for tree in alive.state.trees)
-    return Revival(tops, revived=tuple(back), missing=tuple(missing), may_start=company.may_start)
+    may_start = company.may_start
+    planned = Revival(tops, revived=tuple(back), missing=tuple(missing), may_start=may_start)
+    return faces.named(planned, (alive.state, wanted))
 
 
 def _in_place(
@@ -331,7 +335,8 @@ def _in_place(
     _log(company, begun[-1], revival)
     ended = tuple(tree.top for tree in alive.state.trees)
     may_start = company.may_start
-    return report, replace(revival, ended=ended, lost=parked.lost, may_start=may_start)
+    revival = replace(revival, ended=ended, lost=parked.lost, may_start=may_start)
+    return report, faces.named(revival, (alive.state, *(() if goal is None else (goal.state,))))
 
 
 @contextlib.contextmanager

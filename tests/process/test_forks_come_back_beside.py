@@ -6,6 +6,7 @@ With real CRIU, real namespaces, and agents that are programs.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -99,11 +100,18 @@ def test_restored_to_a_turn_of_the_original_the_processes_come_back_beside(origi
     assert fork.ask(1) == (3, "original")
     server = fork.server
     assert whose.other_paths(server, os.fsencode(fork.path)) == (os.fsencode(original.path),)
-    succeeded(original.crab("restore", f"{run}@0"))
+    gone = succeeded(original.crab("restore", f"{run}@0"))
     assert ended(server)
     assert original.ask(0) == (5, "original")
-    succeeded(original.crab("undo", str(fork.path)))
+    would = succeeded(original.crab("undo", str(fork.path), "--dry-run"))
+    back = succeeded(original.crab("undo", str(fork.path)))
     assert fork.ask(10) == (13, "original")
+    for said, verb in ((gone, "ended"), (would, "would be brought back"), (back, "brought back")):
+        assert "crabrt-fork" not in said  # it is crabrt's own
+        assert re.search(
+            rf"^{verb}: .*tcp 127\.0\.0\.1:{original.address[1]}", said, re.MULTILINE
+        ), said
+    assert re.search(rf"{original.address[1]} from elsewhere is not .* nsenter --target \d+ ", back)
 
 
 def test_where_nobody_has_the_ports_they_are_reached_as_ever(original):

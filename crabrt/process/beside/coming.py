@@ -110,7 +110,7 @@ class _Coming:
                 why = error.message if isinstance(error, CrabError) else str(error)
                 missing.append(_missing(tree, why))
         numbers = tuple((top.pid, now) for top, now in back)
-        notes = [_how_to_reach(ports, numbers[0][1])] if back and ports else []
+        notes = [how_to_reach(ports, numbers[0][1])] if back and ports else []
         if self._shared:
             notes.append(
                 f"the original's processes and the fork's both write to {', '.join(self._shared)}, "
@@ -221,9 +221,19 @@ def _moved(shell: KeptShell, workspace: bytes) -> tuple[KeptShell, Bind]:
     return moved, Bind(there.directory, inside)
 
 
-def _how_to_reach(ports: Sequence[str], pid: int) -> str:
+def how_to_reach(ports: Sequence[str], pid: int, *, are_taken: bool = True) -> str:
+    """What people have to know of processes in a network of their own.
+
+    Args:
+        ports: where they listen there.
+        pid: of one of them.
+        are_taken: whether that is because somebody else listens there.
+    """
+    named = ", ".join(ports)
+    why = f"somebody else has {named}: the fork's processes" if are_taken else "these processes"
+    there = "those addresses" if are_taken else named
     return (
-        f"somebody else has {', '.join(ports)}: the fork's processes are in a network of their own,"
-        " and what is asked at those addresses from elsewhere is not answered by them. Reach them"
-        f" from a crabrt.Shell of the fork, or: nsenter --target {pid} --net -- COMMAND"
+        f"{why} are in a network of their own, and what is asked at {there} from elsewhere is not"
+        " answered by them. Reach them from a crabrt.Shell of the fork, or:"
+        f" nsenter --target {pid} --net -- COMMAND"
     )

@@ -13,9 +13,9 @@ import signal
 import subprocess
 import sys
 
-_SECONDS = str((1 << 31) - 1)
+SECONDS = str((1 << 31) - 1)
 _SLEEP = "/bin/sleep"
-_SHOWN = "crabrt-fork"
+SHOWN = "crabrt-fork"
 """What it is called in lists of processes."""
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     os.write(said, ready.encode())
     # A program that is many in one file goes by this name.
     is_alone = os.path.basename(os.path.realpath(_SLEEP)) == "sleep"
-    os.execv(_SLEEP, [_SHOWN if is_alone else "sleep", _SECONDS])  # noqa: S606  that is the point
+    os.execv(_SLEEP, [SHOWN if is_alone else "sleep", SECONDS])  # noqa: S606  that is the point
 
 
 if __name__ == "__main__":
