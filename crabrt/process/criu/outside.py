@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import stat
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -111,7 +112,7 @@ def _info(held: _Held, field: bytes) -> bytes | None:
 
 
 def _pipes(held: list[_Held]) -> Iterator[Outside]:
-    """Pipes of which the tree has one end only."""
+    """Pipes of which the tree has one end only; not those that nobody can write into any more."""
     modes: dict[str, set[int]] = defaultdict(set)
     ends = []
     for one in held:
@@ -123,7 +124,23 @@ def _pipes(held: list[_Held]) -> Iterator[Outside]:
     for one, mode in ends:
         if len(modes[one.link]) == 1 and mode != os.O_RDWR:
             writes = mode == os.O_WRONLY
+            if not writes and _is_at_its_end(one):
+                continue
             yield Outside(one.pid, one.fd, Leads.PIPE, one.link, imageable=True, writes=writes)
+
+
+def _is_at_its_end(held: _Held) -> bool:
+    """Whether a pipe that is read from has no other end at all: what is in it, its image has."""
+    try:
+        fd = os.open(f"/proc/{held.pid}/fd/{held.fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # closed by now, or not ours to look at
+        return False
+    try:
+        poll = select.poll()
+        poll.register(fd, 0)
+        return any(what & select.POLLHUP for _, what in poll.poll(0))
+    finally:
+        os.close(fd)
 
 
 def _inode(held: _Held) -> int:

@@ -1,6 +1,7 @@
 """Each obstacle, staged for real: its cause, and that the tree runs on unharmed."""
 
 import os
+import signal
 import socket
 import subprocess
 
@@ -204,6 +205,32 @@ def test_a_program_that_is_not_there_is_told(trees, images, tmp_path):
     child = trees.start(SLEEPER)
     with pytest.raises(NotImaged, match="No such file"):
         dump(Criu(tmp_path / "criu", (4, 2, 0)), child.pid, images)
+
+
+def test_a_pipe_that_nobody_can_write_into_loses_nothing(criu, trees, images, tmp_path, until):
+    told = tmp_path / "told"
+    code = """
+        import os, signal, sys
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        ready()
+        signal.sigwait({signal.SIGUSR1})
+        with open(sys.argv[1], "w") as file:
+            file.write(sys.stdin.read() + ", and no more")
+        signal.pause()
+    """
+    reads, writes = os.pipe()
+    child = trees.start(code, told, stdin=reads)
+    os.close(reads)
+    os.write(writes, b"some")
+    held = lambda: [(one.leads, one.fd, one.writes) for one in outside(child.pid)]  # noqa: E731
+    until(lambda: held() == [(Leads.PIPE, 0, False)])  # who said that it is ready closes that pipe
+    os.close(writes)
+    assert held() == []
+    dump(criu, child.pid, images)
+    trees.end(child.pid)
+    assert trees.restore(criu, images) == child.pid
+    os.kill(child.pid, signal.SIGUSR1)
+    until(lambda: told.exists() and told.read_text() == "some, and no more")
 
 
 def test_pipes_and_connections_out_of_the_tree_are_listed(trees, until):
