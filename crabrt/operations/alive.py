@@ -332,11 +332,12 @@ def _in_place(
     revival = Revival()
     if goal is not None:
         revival = come_back(company, goal.state, goal.images, report.target)
-    _log(company, begun[-1], revival)
     ended = tuple(tree.top for tree in alive.state.trees)
     may_start = company.may_start
     revival = replace(revival, ended=ended, lost=parked.lost, may_start=may_start)
-    return report, faces.named(revival, (alive.state, *(() if goal is None else (goal.state,))))
+    revival = faces.named(revival, (alive.state, *(() if goal is None else (goal.state,))))
+    _log(company, begun[-1], revival)
+    return report, revival
 
 
 @contextlib.contextmanager
@@ -399,7 +400,7 @@ def _everybody(alive: Sighting) -> frozenset[int]:
 
 
 def _log(company: Company, restore_id: str, revival: Revival) -> None:
-    missing = tuple(f"{one.top.pid}: {one.why}" for one in revival.missing)
+    missing = tuple(f"{shown(one.top)}: {one.why}" for one in revival.missing)
     RestoreLog(company.workspace.state_dir).append(
         Revived(restore_id, boot_id(), revival.processes, missing, time.time_ns())
     )

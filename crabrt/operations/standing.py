@@ -22,6 +22,7 @@ class Standing:
         cut_off: a restore that was killed and not finished yet.
         restored: what the last restore since that run's last entry put back (its label), and when
             (ns since the epoch); None if there was none.
+        not_back: the processes that it was to bring back and could not, and why; a line for each.
     """
 
     run: RunRow | None
@@ -29,6 +30,7 @@ class Standing:
     not_captured: tuple[tuple[bytes, str], ...]
     cut_off: CutOff | None
     restored: tuple[str, int] | None = None
+    not_back: tuple[str, ...] = ()
 
 
 def standing_of(index: RunIndex, workspace: Workspace) -> Standing:
@@ -50,12 +52,19 @@ def standing_of(index: RunIndex, workspace: Workspace) -> Standing:
     missed: dict[bytes, str] = {}
     for turn in index.turns(run.run):
         missed.update(turn.not_captured)
+    point = log.undo_point(float("inf"))
+    restored: tuple[str, int] | None = None
+    not_back: tuple[str, ...] = ()
+    if point is not None and point[1].wall_ns >= run.updated_ns:
+        restored, revived = (point[0].label, point[1].wall_ns), log.last_revived()
+        not_back = revived.missing if revived is not None and revived.id == point[0].id else ()
     return Standing(
         run,
         turns[0] if turns else None,
         tuple(sorted(missed.items())),
         killed,
-        _restored_since(log, run.updated_ns),
+        restored,
+        not_back,
     )
 
 
@@ -67,13 +76,6 @@ def last_restore(workspace: Workspace, max_age_days: float) -> Begin | None:
         StoreUnavailable: it cannot be read.
     """
     return RestoreLog(workspace.state_dir).undoable(max_age_days)
-
-
-def _restored_since(log: RestoreLog, moment_ns: int) -> tuple[str, int] | None:
-    point = log.undo_point(float("inf"))
-    if point is None or point[1].wall_ns < moment_ns:
-        return None
-    return point[0].label, point[1].wall_ns
 
 
 def workspace_above(index: RunIndex, path: bytes) -> bytes:

@@ -60,8 +60,13 @@ def test_who_has_its_port_is_named_before_and_after(agent, until):
         done = agent.crab("restore", "last@2")
         assert done.returncode == 3
         assert taken in done.stdout
+        status = agent.crab("status", str(agent.ws)).stdout
+        assert "not back     python" in status
+        assert f"(pid {agent.server}, tcp 127.0.0.1:{port}): {taken}" in " ".join(status.split())
         assert f"(pid {os.getpid()})" in done.stdout
     assert "would be brought back" in succeeded(agent.crab("restore", "last@2", "--dry-run"))
+    succeeded(agent.crab("restore", "last@2"))
+    assert "not back" not in agent.crab("status", str(agent.ws)).stdout
 
 
 def lasting(pid, *listens):

@@ -80,6 +80,8 @@ def _show(out: Screen, app: App, opened: Workspace, place: bytes, found: Standin
         what, when_ns = found.restored
         _field(out, "since then", f"{safe_text(what)} at {amounts.clock(when_ns)}")
         out.line(f"{'':15}take it back: {app.undo_of(opened.path)}")
+    for text in found.not_back:
+        _field(out, "not back", safe_text(text), "red")
     if run.view.exclude:
         patterns = ", ".join(safe_text(pattern) for pattern in run.view.exclude)
         _field(out, "excluded", patterns, "yellow")
@@ -128,4 +130,5 @@ def _data(app: App, opened: Workspace, place: bytes, found: Standing) -> dict[st
         "restored_since": None
         if found.restored is None
         else {"what": found.restored[0], "at": amounts.iso(found.restored[1])},
+        "processes_not_back": list(found.not_back),
     }
