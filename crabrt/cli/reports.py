@@ -148,6 +148,8 @@ def show_restored(
     if refused:
         title = "Refused without --force, as somebody else changed these"
     lists.paths(title, report.conflicts)
+    if report.conflicts and done.processes.ended:
+        out.line("  (a process of the run that was alive, see below, may have changed them)")
     lists.paths("held open by other processes, which go on with the old file", report.held_open)
     lists.paths("part of the program that is running", report.own_code)
     lists.paths("no longer linked with a file outside the restored paths", report.links_broken)

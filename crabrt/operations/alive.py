@@ -22,7 +22,14 @@ from crabrt.core.ids import ObjectId, RunId
 from crabrt.core.ports import ObjectReader
 from crabrt.core.processes import ProcessState
 from crabrt.core.targets import Target
-from crabrt.errors import CrabError, Damaged, DamagedObject, NotFound, RestoreFailed
+from crabrt.errors import (
+    CrabError,
+    Damaged,
+    DamagedObject,
+    NotFound,
+    RestoreFailed,
+    WouldLoseChanges,
+)
 from crabrt.inspector.lasting import shown
 from crabrt.journal import RunIndex, lease_holder, run_dir
 from crabrt.journal.restores import RestoreLog, Revived
@@ -56,6 +63,7 @@ NOT_WANTED: Final = 'processes="off" leaves them alone'
 FILES_ALONE: Final = "the files can be restored: CRAB_PROCESSES=off leaves processes alone"
 _REST_ALONE: Final = "--force restores everything else; CRAB_PROCESSES=off the files alone"
 _AGAIN: Final = "again"
+_NAMED: Final = 3
 _RESTORE: Final = "restore-"
 """How a restore's spool is called, before the number of its process."""
 _GUARDED_S: Final = 40.0
@@ -224,6 +232,13 @@ def together(
         return _in_place(settled, goal, company.alive(), files, directory)
 
 
+def _named(alive: Sighting) -> str:
+    """Who is alive, for people: the first few."""
+    tops = [shown(one) for tree in alive.state.trees for one in faces.faces(tree)]
+    more = f" and {len(tops) - _NAMED} more" if len(tops) > _NAMED else ""
+    return ", ".join(tops[:_NAMED]) + more
+
+
 @dataclass(frozen=True)
 class _Goal:
     """What is to be alive: a state, its root in the store, and its images out of it."""
@@ -324,6 +339,8 @@ def _in_place(
         try:
             report = files(_beside(company, alive, parked.root, target, has_begun))
         except BaseException as error:
+            if isinstance(error, WouldLoseChanges) and alive.state.trees:
+                error.message += f"; that may have been a process of the run: {_named(alive)}"
             revival = settle(company, directory) if begun else None
             if isinstance(error, CrabError) and revival is not None and revival.missing:
                 lost = "; ".join(f"{shown(one.top)}: {one.why}" for one in revival.missing)

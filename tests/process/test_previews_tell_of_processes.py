@@ -86,3 +86,21 @@ def test_whoever_is_to_end_is_in_nobodys_way():
     assert obstacle(numbered, ()).startswith(f"the process number {mine} is taken, by ")
     assert not obstacle(numbered, {mine})
     assert not obstacle(ProcessTree((lasting(mine),), imaged=True, namespace=True), ())
+
+
+def test_a_process_that_lives_may_be_who_changed_what_is_in_the_way(agent, until):
+    succeeded(agent.run(4))
+    (agent.ws / "log").write_text("by whom?\n")
+    refused = agent.crab("restore", "last@2")
+    assert refused.returncode == 5
+    told = " ".join(refused.stderr.split())
+    assert "that may have been a process of the run: python" in told
+    assert f"(pid {agent.server}, tcp " in told
+    shown = agent.crab("restore", "last@2", "--dry-run").stdout
+    assert "a process of the run that was alive, see below, may have changed them" in shown
+    os.kill(agent.server, signal.SIGKILL)
+    until(lambda: not agent.server_lives)
+    for words in ((), ("--dry-run",)):
+        refused = agent.crab("restore", "last@2", *words)
+        assert refused.returncode == 5
+        assert "a process of the run" not in refused.stderr + refused.stdout
