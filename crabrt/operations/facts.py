@@ -14,7 +14,8 @@ from crabrt.inspector.watch import probe
 from crabrt.operations import probes
 from crabrt.operations.fact import Fact, Standing
 from crabrt.operations.facts_observers import fanotify_fact, network_fact, observer_fact
-from crabrt.process.criu import NEXT_STEP, Criu, NoCriu, is_ours_outside, tracing
+from crabrt.process import tracing
+from crabrt.process.criu import NEXT_STEP, Criu, NoCriu, is_ours_outside
 from crabrt.store.format import read_format
 from crabrt.workspace.mapped import first_stores_show
 

@@ -4,6 +4,7 @@
   `family`, `claims`, `outsiders` and `subreaper` (whose a process is), `sighting` and `table` (who
   lives, and who ran), `imaging` (which trees need an image, and one instant for all), `standstill`
   where there is none, `spool`, and `shells` (the loop's own).
+* `unseen`: stops that no parent sees, by `tracing`: a process made to do a system call.
 * `criu`: images of process trees, taken, proved and restored by CRIU; `state`: as they are stored.
 * `parking` (trees stand still, and end), `unpacking` and `reviving` (they come back), `revivals`
   (what became of them); `orphans`: what dead runs left.

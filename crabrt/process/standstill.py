@@ -1,7 +1,7 @@
 """Processes that stand still while somebody needs that, and go on whatever happens to him.
 
-By SIGSTOP: it works everywhere, and whoever waits for stopped children sees it. A small shell
-beside us knows who was stopped; when we let go of it, or die, it sends SIGCONT.
+By SIGSTOP: it works everywhere. Their parents among them see nothing of it (`unseen`). A small
+shell beside us knows who was stopped; if we die, it sends SIGCONT.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Final, Self
 
-from crabrt.process import claims, table
+from crabrt.process import claims, unseen
+from crabrt.process.unseen import stands
 
 _GUARD: Final = """
 while read -r line; do
     [ "$line" = done ] && exit 0
-    [ "$line" = on ] && rounds=1 && break
-    pids="$pids $line"
+    pids="$line $pids"
 done
 [ -z "$pids" ] && exit 0
 calm=0
@@ -38,12 +37,11 @@ while [ $calm -lt 2 ]; do
 done
 """
 """If we die, CRIU may be at work on them. It leaves them stopped, as it had found them or was told
-to: so they are told to go on until it has let go of them, for at most `_ROUNDS` rounds."""
+to: so they are told to go on until it has let go of them, for at most `_ROUNDS` rounds. Who was
+told of last goes on first: children."""
 _ROUNDS: Final = 600
 _STOPS_S: Final = 0.5
-_POLL_S: Final = 0.001
 _ROUNDS_MOST: Final = 20
-_STOPPED: Final = frozenset({"T", "t", "Z", "X"})
 
 
 class Standstill:
@@ -78,8 +76,11 @@ class Standstill:
         self.go_on()
 
     def watch(self, pids: Iterable[int], *, stopped: bool = False) -> None:
-        """Have these go on as well, whoever stops them; with `stopped`, somebody has already."""
-        fresh = [pid for pid in pids if pid not in self._known and (stopped or not _stands(pid))]
+        """Have these go on as well, whoever stops them; with `stopped`, somebody has already.
+
+        Parents before children, as it concerns a death of ours.
+        """
+        fresh = [pid for pid in pids if pid not in self._known and (stopped or not stands(pid))]
         self._known.update(fresh)
         assert self._guard.stdin is not None
         self._guard.stdin.write(b"".join(b"%d\n" % pid for pid in fresh))
@@ -89,18 +90,8 @@ class Standstill:
         """Stop these; whether they all stand (a sleep that nothing interrupts takes its time)."""
         pids = list(pids)
         self.watch(pids)
-        waiting = [pid for pid in pids if not _stands(pid)]
-        for pid in waiting:
-            with contextlib.suppress(
-                ProcessLookupError, PermissionError
-            ):  # gone, or another user's
-                os.kill(pid, signal.SIGSTOP)
-        until = time.monotonic() + _STOPS_S
-        while waiting and time.monotonic() < until:
-            waiting = [pid for pid in waiting if not _stands(pid)]
-            if waiting:
-                time.sleep(_POLL_S)
-        return not waiting
+        running = [pid for pid in pids if not stands(pid)]
+        return unseen.stop(running, lambda pid: _send(pid, signal.SIGSTOP), _STOPS_S)
 
     def stop_all(self, alive: Callable[[], Iterable[int]]) -> bool:
         """Stop all that `alive` names, until it names nobody new; whether they all stand."""
@@ -108,22 +99,22 @@ class Standstill:
             pids = list(alive())
             if not self.stop(pids):
                 return False
-            if all(pid in self._known or _stands(pid) for pid in alive()):
+            if all(pid in self._known or stands(pid) for pid in alive()):
                 return True
         return False
 
     def go_on(self) -> None:
         """Let everybody go on."""
-        self._guard.communicate(b"on\n")
+        try:
+            unseen.go_on(self._known, lambda pid: _send(pid, signal.SIGCONT))
+        finally:
+            self.dismiss()
 
     def dismiss(self) -> None:
-        """They have ended: nobody is to go on."""
+        """They have ended, or go on already."""
         self._guard.communicate(b"done\n")
 
 
-def _stands(pid: int) -> bool:
-    try:
-        found = table.look(pid)
-    except OSError:
-        return False
-    return found is None or found.state in _STOPPED
+def _send(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # gone, or another user's
+        os.kill(pid, number)

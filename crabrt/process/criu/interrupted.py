@@ -6,6 +6,11 @@ the process do. Programs that catch no signal do not expect that: ``tail -f`` en
 such a call begins anew; and where the tree goes on it is stopped before CRIU lets go, and the call
 begins anew in the process too. A time limit of such a call begins anew with it.
 
+epoll_wait(2) and sigwaitinfo(2) are told EINTR after any stop (signal(7)). Programs expect that,
+but do something then: they differ from their image, and would be imaged again and again. So those
+begin anew too. A time limit of theirs is stretched only once: where one image follows the other, it
+would never be over.
+
 Left as they are: nanosleep(2), which tells the program what is left of the time, and whoever has a
 signal waiting that it catches: that one is to see EINTR.
 """
@@ -13,17 +18,28 @@ signal waiting that it catches: that one is to see EINTR.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from crabrt.process import table
-from crabrt.process.criu import tracing, wire
-from crabrt.process.criu.tracing import Traced
+from crabrt.process import table, tracing
+from crabrt.process.criu import wire
+from crabrt.process.tracing import Interrupted, Traced
 from crabrt.workspace.procfs import read, threads
 
-_POLL: Final = 7  # x86-64
-CALLS: Final = frozenset({_POLL})
+_POLL, _EPOLL_WAIT, _EPOLL_PWAIT, _EPOLL_PWAIT2 = 7, 232, 281, 441  # x86-64
+_SPOILED: Final = frozenset({_POLL})
+"""Told EINTR by CRIU alone, and not by a stop."""
+_SIGTIMEDWAIT: Final = 128
+_IN_MS: Final = frozenset({_EPOLL_WAIT, _EPOLL_PWAIT})
+_LIMITS: Final = {_EPOLL_WAIT: 3, _EPOLL_PWAIT: 3, _EPOLL_PWAIT2: 3, _SIGTIMEDWAIT: 2}
+"""Which argument is the limit of a call: milliseconds, or the address of a ``struct timespec``."""
+CALLS: Final = frozenset({_POLL, *_LIMITS})
+
+_ends: Final[dict[tuple[int, int], float]] = {}
+"""Until when a call of a thread that has a limit may begin anew, by ``time.monotonic``."""
+_ENDS_MOST: Final = 1000
 
 _MACHINE, _THREAD_INFO = 1, 2  # core_entry of core.proto
 _X86_64: Final = 1
@@ -42,7 +58,7 @@ def is_in_one(pid: int) -> bool:
     with contextlib.suppress(OSError, ValueError):  # it ended
         for thread in threads(pid):
             call = read(b"/proc/%d/task/%d/syscall" % (pid, thread)).split()[:1]
-            if tracing.SUPPORTED and call != [b"running"] and int(call[0]) in CALLS:
+            if tracing.SUPPORTED and call != [b"running"] and int(call[0]) in _SPOILED:
                 return True
     return False
 
@@ -79,7 +95,35 @@ def begin_anew_in(stopped: Iterable[int]) -> None:
         for thread in threads(pid):
             if tracing.SUPPORTED and not _is_signalled(thread):
                 with Traced(thread) as traced:
-                    traced.begin_anew(CALLS)
+                    call = traced.interrupted()
+                    if call is not None and _may_begin_anew(thread, call):
+                        traced.begin_anew()
+
+
+def _may_begin_anew(thread: int, call: Interrupted) -> bool:
+    if call.number in _SPOILED:
+        return True
+    if call.number not in _LIMITS:
+        return False
+    limit = call.words[_LIMITS[call.number]]
+    if call.number not in _IN_MS:
+        return not limit
+    limit_ms = limit & 0x7FFF_FFFF if not limit & 0x8000_0000 else -1
+    return limit_ms < 0 or _has_time(thread, limit_ms / 1e3)
+
+
+def _has_time(thread: int, limit_s: float) -> bool:
+    """Whether it is not longer ago than its limit that a thread's call began anew first."""
+    found = table.look(thread)
+    if found is None:
+        return False
+    now = time.monotonic()
+    if len(_ends) >= _ENDS_MOST:
+        _ends.clear()
+    if now <= _ends.setdefault(found.identity, now + limit_s):
+        return True
+    del _ends[found.identity]
+    return False
 
 
 def as_running(images: Path, tasks: Iterable[int]) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from crabrt.process import table
-from crabrt.process.criu import locks, mending, tracing, wire
+from crabrt.process import table, tracing
+from crabrt.process.criu import locks, mending, wire
 from crabrt.process.criu.causes import Cause, NotRevived
 from crabrt.process.criu.locks import Lock
 from crabrt.process.criu.mending import Tree

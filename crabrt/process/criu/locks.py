@@ -24,8 +24,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from crabrt.process.criu import tracing, wire
-from crabrt.process.criu.tracing import Traced
+from crabrt.process import tracing
+from crabrt.process.criu import wire
+from crabrt.process.tracing import Inside, Traced
 from crabrt.workspace.procfs import read
 
 FILE: Final = "filelocks.img"
@@ -180,7 +181,7 @@ def _missing(locks: Iterable[Lock], numbers: Mapping[int, int]) -> list[Lock]:
 def _taken(process: Traced, pid: int, lock: Lock) -> str:
     """Have a process take a lock; what went wrong, empty if nothing did."""
     wanted = _STRUCT.pack(lock.kind, os.SEEK_SET, lock.start, lock.length, 0)
-    result = process.call(_FCNTL, lock.fd, fcntl.F_SETLK, into=(2, wanted))
+    result = process.call(_FCNTL, lock.fd, fcntl.F_SETLK, Inside(0), memory=wanted)
     if result in {-errno.EAGAIN, -errno.EACCES}:
         return f"{_shown(pid, lock)} is another program's now"
     return f"{_shown(pid, lock)} cannot be had again: {os.strerror(-result)}" if result else ""

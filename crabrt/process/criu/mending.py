@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from crabrt.process import table
+from crabrt.process import table, unseen
 from crabrt.process.signalling import send
 from crabrt.workspace.procfs import read, threads
 
@@ -174,9 +174,13 @@ def release(tree: Tree) -> None:
     if tree.cgroup is not None:
         _freeze(tree.cgroup, frozen=tree.cgroup_was_frozen)
         return
-    for process in reversed(tree.processes):
-        if process.state != "T":
-            send(process.identity, signal.SIGCONT)
+    goes_on = {one.pid: one for one in tree.processes if one.state != "T"}
+
+    def tell(pid: int) -> None:
+        if pid in goes_on:
+            send(goes_on[pid].identity, signal.SIGCONT)
+
+    unseen.go_on([one.pid for one in tree.processes], tell)
 
 
 def _freeze(cgroup: Path, *, frozen: bool) -> None:

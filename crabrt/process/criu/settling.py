@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from crabrt.process import table
+from crabrt.process import table, unseen
 from crabrt.process.criu import interrupted, locks, mending, wire
 from crabrt.process.criu.causes import Cause, NotImaged
 from crabrt.process.criu.mending import Tree
@@ -43,7 +43,6 @@ class Settling:
         tree = self._before
         if any(interrupted.is_in_one(one.pid) for one in tree.processes):
             self._stop(tree)
-            mending.rests(tree)
         return self
 
     @property
@@ -77,7 +76,7 @@ class Settling:
                     self._images, (n for n, pid in numbers.items() if pid in ran)
                 )
             elif is_any:
-                self._stop(tree)
+                self._stop_held(tree)
             if not self._running:  # CRIU leaves that to whoever sets the tree going
                 mending.end_repair(tree)
         except (OSError, wire.NotUnderstood, ValueError) as error:
@@ -86,9 +85,23 @@ class Settling:
             ) from error
 
     def _stop(self, tree: Tree) -> None:
-        """Nobody of the tree runs when CRIU lets go. All of it: no parent sees a child stopped."""
+        """Nobody of the tree runs. All of it: no parent sees a child stopped."""
         if self._before.cgroup is not None:
             return  # frozen or not: it is as its owner has it
+        self._still, running = self._begin_stop(tree)
+        self._still.stop(running)
+        mending.rests(tree)
+        unseen.take_back([one.pid for one in tree.processes])  # or it is part of the image
+
+    def _stop_held(self, tree: Tree) -> None:
+        """Nobody of a tree that CRIU holds runs when it lets go."""
+        if self._before.cgroup is None:
+            self._still, running = self._begin_stop(tree)
+            self._still.watch(running, stopped=True)
+            mending.hold(self._stopped or tree)
+
+    def _begin_stop(self, tree: Tree) -> tuple[Standstill, list[int]]:
+        """Note who is stopped for us; those run until now."""
         stopped = {one.identity for one in self._before.processes if one.state == _STOPPED}
         self._stopped = Tree(
             tuple(
@@ -96,10 +109,8 @@ class Settling:
                 for one in tree.processes
             )
         )
-        self._still = Standstill()
-        running = [one.pid for one in reversed(self._stopped.processes) if one.state != _STOPPED]
-        self._still.watch(running, stopped=True)
-        mending.hold(self._stopped)
+        running = [one.pid for one in self._stopped.processes if one.state != _STOPPED]
+        return Standstill(), running
 
     def __exit__(
         self,
@@ -111,6 +122,7 @@ class Settling:
             return
         try:
             if mending.rests(self._stopped):
+                unseen.take_back([one.pid for one in self._stopped.processes])
                 interrupted.begin_anew_in(one.pid for one in self._stopped.alive())
         except OSError:  # it ended: nothing of it is told anything
             return

@@ -1,10 +1,13 @@
 """System calls that CRIU interrupts begin anew: in the tree that goes on, and in its image."""
 
+import errno
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -219,3 +222,70 @@ def test_a_tree_that_was_stopped_for_its_image_goes_on_when_whoever_took_it_is_k
 def goes_on_telling(process):
     """Whether it is the shell that tells others to go on: CRIU fails where somebody is told to."""
     return b"kill -CONT" in b" ".join(table.command(process.pid))
+
+
+WAITER = """
+    import ctypes, os, signal, sys
+    libc = ctypes.CDLL(None, use_errno=True)
+    told, number, limit_ms = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    at = libc.epoll_create1(0)
+    events, child = ctypes.create_string_buffer(12), ctypes.c_uint64(1 << signal.SIGUSR1 - 1)
+    words = (child, 0, 0, 8) if number == 128 else (at, events, 1, limit_ms, 0, 8)
+    if number == 441:
+        words = (at, events, 1, 0, 0, 8)
+    words = [ctypes.byref(one) if one is child else one for one in words]
+    words = [ctypes.c_long(one) if isinstance(one, int) else one for one in words]
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    ready()
+    found = libc.syscall(ctypes.c_long(number), *words)
+    with open(told, "w") as file:
+        file.write(f"{found} {ctypes.get_errno() if found < 0 else 0}\\n")
+    signal.pause()
+"""
+WAITS = {"epoll_wait": 232, "epoll_pwait": 281, "epoll_pwait2": 441, "rt_sigtimedwait": 128}
+
+
+@pytest.mark.parametrize("call", WAITS)
+def test_what_any_stop_interrupts_goes_on_here_and_when_back(
+    criu, trees, images, tmp_path, until, call
+):
+    told, number = tmp_path / "told", WAITS[call]
+    waiter = trees.start(WAITER, told, number, -1)
+    until(lambda: call_of(waiter.pid) == b"%d" % number)
+    for again in range(3):
+        dump(criu, waiter.pid, tmp_path / str(again))
+        until(lambda: call_of(waiter.pid) == b"%d" % number)
+    dump(criu, waiter.pid, images)
+    trees.end(waiter.pid)
+    assert trees.restore(criu, images) == waiter.pid
+    until(lambda: call_of(waiter.pid) == b"%d" % number)
+    assert not told.exists()
+
+
+@pytest.mark.parametrize("call", ["epoll_wait", "epoll_pwait"])
+def test_a_limit_is_over_however_fast_images_follow(criu, trees, tmp_path, until, call):
+    """Each image takes less than the limit, so it would begin anew for ever."""
+    told, number = tmp_path / "told", WAITS[call]
+    waiter = trees.start(WAITER, told, number, 5000)
+    until(lambda: call_of(waiter.pid) == b"%d" % number)
+
+    def is_over():
+        for again in tmp_path.glob("image"):
+            shutil.rmtree(again)
+        dump(criu, waiter.pid, tmp_path / "image")
+        return told.exists()
+
+    until(is_over)
+
+
+def test_a_signal_that_is_caught_ends_what_would_begin_anew(criu, trees, tmp_path, until):
+    told = tmp_path / "told"
+    catches = """
+        import signal
+        signal.signal(signal.SIGUSR2, lambda number, frame: None)
+    """
+    waiter = trees.start(textwrap.dedent(catches) + textwrap.dedent(WAITER), told, 232, -1)
+    until(lambda: call_of(waiter.pid) == b"232")
+    work = Hold(lambda: waiter.send_signal(signal.SIGUSR2))
+    dump(criu, waiter.pid, tmp_path / "image", hold=work)
+    until(lambda: told.exists() and told.read_text() == f"-1 {errno.EINTR}\n")

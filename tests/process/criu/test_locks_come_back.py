@@ -15,8 +15,8 @@ import pytest
 from crabrt.operations import facts
 from crabrt.operations.fact import Standing
 from crabrt.operations.facts import criu_fact
-from crabrt.process import table
-from crabrt.process.criu import Cause, NotImaged, NotRevived, dump, restore, tracing
+from crabrt.process import table, tracing
+from crabrt.process.criu import Cause, NotImaged, NotRevived, dump, restore
 
 pytestmark = pytest.mark.root
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from crabrt.process import table
-from crabrt.process.criu import tracing
-from crabrt.process.criu.tracing import Traced
+from crabrt.process import table, tracing
+from crabrt.process.tracing import Traced
 
 pytestmark = [
     pytest.mark.root,

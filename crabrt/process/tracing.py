@@ -20,16 +20,18 @@ import struct
 import sys
 import time
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from crabrt.workspace.procfs import read
 
 SUPPORTED: Final = platform.machine() == "x86_64" and sys.maxsize > 1 << 32
 
 _GETREGS, _SETREGS, _DETACH, _SYSCALL = 12, 13, 17, 24
-_SEIZE, _INTERRUPT, _GETSIGMASK, _SETSIGMASK = 0x4206, 0x4207, 0x420A, 0x420B
+_SEIZE, _INTERRUPT, _PEEKSIGINFO = 0x4206, 0x4207, 0x4209
+_GETSIGMASK, _SETSIGMASK = 0x420A, 0x420B
 _TRACE_SYSGOOD: Final = 1  # PTRACE_O_TRACESYSGOOD
 _STOPPED_IN_CALL: Final = signal.SIGTRAP | 0x80
+_EVENT_STOP: Final = 128  # PTRACE_EVENT_STOP
 _LIMIT_S: Final = 5.0
 _POLL_S: Final = 0.0005
 
@@ -47,6 +49,7 @@ _R10, _R9, _R8, _AX, _DX, _SI, _DI, _ORIG_AX, _IP, _CS, _SP = (
     17,
     19,
 )
+_ARGUMENTS: Final = (_DI, _SI, _DX, _R10, _R8, _R9)
 _NATIVE: Final = 0x33  # __USER_CS
 _NO_CALL: Final = (1 << 64) - 1
 _INTERRUPTED: Final = frozenset({(1 << 64) - errno.EINTR, (1 << 64) - 516})
@@ -54,8 +57,25 @@ _INTERRUPTED: Final = frozenset({(1 << 64) - errno.EINTR, (1 << 64) - 516})
 
 _EVERY_SIGNAL: Final = b"\xff" * 8
 _ENTERS: Final = b"\x0f\x05"  # syscall
+_SIGNAL_BYTES: Final = 128
+_SIGNALS_MOST: Final = 64
+_SHARED_SIGNALS: Final = struct.Struct("=QIi")  # struct ptrace_peeksiginfo_args
+_SHARED: Final = 1  # PTRACE_PEEKSIGINFO_SHARED
 _BELOW_STACK: Final = 1024
 """Farther below the stack pointer than the red zone of 128 bytes that a function may use."""
+
+
+class Inside(NamedTuple):
+    """An argument of a system call: where a byte of the memory is that goes with it."""
+
+    offset: int
+
+
+class Interrupted(NamedTuple):
+    """A system call: its number, and its six arguments."""
+
+    number: int
+    words: tuple[int, ...]
 
 
 class Traced:
@@ -98,13 +118,13 @@ class Traced:
     ) -> None:
         self._let_go()
 
-    def call(self, number: int, *words: int, into: tuple[int, bytes] | None = None) -> int:
+    def call(self, number: int, *words: int | Inside, memory: bytes = b"") -> int:
         """Have it do a system call that does not sleep; what that gives, negative for an error.
 
         Args:
             number: of the call.
             words: its arguments, at most six.
-            into: an argument that is bytes: which, and what. The call may change them.
+            memory: what those are addresses in that say so. The call may change it.
 
         Raises:
             OSError: it cannot be made to: it is no native program, it ended, or it was woken.
@@ -112,13 +132,13 @@ class Traced:
         before = self._registers()
         if before[_CS] != _NATIVE:
             raise OSError("it runs code for 32 bits")
-        arguments = list(words) + [0] * (6 - len(words))
-        at, kept = before[_SP] - _BELOW_STACK & ~0xF, b""
-        blocked = self._blocked()
-        if into is not None:
-            arguments[into[0]] = at
-            kept = self._peek(at, len(into[1]))
-            self._poke(at, into[1])
+        at = before[_SP] - _BELOW_STACK & ~0xF
+        arguments = [at + one.offset if isinstance(one, Inside) else one for one in words]
+        arguments += [0] * (6 - len(words))
+        kept, blocked = b"", self._blocked()
+        if memory:
+            kept = self._peek(at, len(memory))
+            self._poke(at, memory)
         try:
             self._block(_EVERY_SIGNAL)
             return self._call(before, number, arguments)
@@ -128,32 +148,56 @@ class Traced:
         finally:
             self._set_registers(before)
             self._block(blocked)
-            if into is not None:
+            if memory:
                 self._poke(at, kept)
 
-    def begin_anew(self, calls: frozenset[int]) -> None:
-        """If it is about to be told that one of `calls` was interrupted, have that begin anew.
+    def waiting(self) -> list[bytes]:
+        """The signals that wait for its process, as ``siginfo_t``.
+
+        Raises:
+            OSError: it ended.
+        """
+        asked = _SHARED_SIGNALS.pack(0, _SHARED, _SIGNALS_MOST)
+        held = ctypes.create_string_buffer(asked, len(asked))
+        found = ctypes.create_string_buffer(_SIGNALS_MOST * _SIGNAL_BYTES)
+        count = self._ask(_PEEKSIGINFO, found, ctypes.addressof(held))
+        return [found.raw[n * _SIGNAL_BYTES :][:_SIGNAL_BYTES] for n in range(count)]
+
+    def interrupted(self) -> Interrupted | None:
+        """The system call that it is about to be told was interrupted, if it is.
+
+        Raises:
+            OSError: it ended.
+        """
+        registers = self._registers()
+        if registers[_AX] not in _INTERRUPTED or registers[_CS] != _NATIVE:
+            return None
+        words = tuple(registers[place] for place in _ARGUMENTS)
+        return Interrupted(registers[_ORIG_AX], words)
+
+    def begin_anew(self) -> None:
+        """Have the call that was `interrupted` begin anew.
 
         Raises:
             OSError: it ended.
         """
         registers = list(self._registers())
-        is_interrupted = registers[_AX] in _INTERRUPTED and registers[_ORIG_AX] in calls
-        if is_interrupted and registers[_CS] == _NATIVE:
-            registers[_AX], registers[_ORIG_AX] = registers[_ORIG_AX], _NO_CALL
-            registers[_IP] -= len(_ENTERS)
-            self._set_registers(registers)
+        registers[_AX], registers[_ORIG_AX] = registers[_ORIG_AX], _NO_CALL
+        registers[_IP] -= len(_ENTERS)
+        self._set_registers(registers)
 
     def _call(self, before: tuple[int, ...], number: int, arguments: list[int]) -> int:
         registers = list(before)
         registers[_IP], registers[_AX], registers[_ORIG_AX] = self._entrance(), number, _NO_CALL
-        for place, word in zip((_DI, _SI, _DX, _R10, _R8, _R9), arguments, strict=True):
+        for place, word in zip(_ARGUMENTS, arguments, strict=True):
             registers[place] = word
         self._set_registers(registers)
         for _ in ("enters", "leaves"):
             self._ask(_SYSCALL)
-            if self._wait() != _STOPPED_IN_CALL:
-                raise OSError("it was woken while it was to do a system call")
+            while (why := self._wait()) != _STOPPED_IN_CALL:
+                if why >> 8 != _EVENT_STOP and why != signal.SIGSTOP:
+                    raise OSError("it was woken while it was to do a system call")
+                self._ask(_SYSCALL)  # it stopped once more, or its stop is over
         result = self._registers()[_AX]
         return result - (1 << 64) if result >> 63 else result
 
@@ -169,11 +213,13 @@ class Traced:
 
     def _ask(
         self, request: int, data: int | ctypes.Array[ctypes.c_char] = 0, address: int = 0
-    ) -> None:
+    ) -> int:
         held = ctypes.cast(data, ctypes.c_void_p) if isinstance(data, ctypes.Array) else data
-        if self._libc.ptrace(request, self._thread, address, held) < 0:
+        result: int = self._libc.ptrace(request, self._thread, address, held)
+        if result < 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
+        return result
 
     def _registers(self) -> tuple[int, ...]:
         buffer = ctypes.create_string_buffer(_REGISTERS.size)
@@ -204,12 +250,15 @@ class Traced:
                 raise OSError("its stack cannot be written")
 
     def _wait(self) -> int:
-        """The number it stopped with. Without collecting it, should it end: that is for others."""
+        """What it stopped with: a signal, and an event above that.
+
+        Without collecting it, should it end: that is for others.
+        """
         until = time.monotonic() + _LIMIT_S
         while time.monotonic() < until:
             found = os.waitid(os.P_PID, self._thread, os.WSTOPPED | os.WNOHANG)
             if found is not None and found.si_pid == self._thread:
-                return found.si_status & 0xFF
+                return found.si_status
             time.sleep(_POLL_S)
         raise TimeoutError("it does not stop")
 
