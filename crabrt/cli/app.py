@@ -155,26 +155,31 @@ class App:
             place = os.path.dirname(place)
         return place
 
-    def meant(self, target: Target) -> Target:
-        """`target`, its ``last`` replaced: the last run of this directory's workspace, if any.
+    def meant(self, target: Target, *, changes: bool = False) -> Target:
+        """`target`, its ``last`` replaced: the last run of this directory (``targets.last_run``).
 
-        If none, it is the last one anywhere, and that is said.
+        If there is none, it is the last one anywhere, and that is said; but not for what `changes`
+        the workspace of a run: who stands in a wrong directory means another one.
 
         Raises:
-            NotFound: there are no runs. See `index` for more.
+            NotFound: there are no runs, or none here. See `index` for more.
         """
-        from crabrt.operations.targets import last_run  # noqa: PLC0415 - as for the store
+        from crabrt.operations.targets import is_of, last_run  # noqa: PLC0415 - as for the store
 
         if target.run != LAST:
             return target
         run = last_run(self.index, self.cwd)
-        if not (self.cwd + b"/").startswith(run.workspace.rstrip(b"/") + b"/") and not self.json:
-            where = safe_path(run.workspace)
-            self.err.line(
-                f"no run of this directory: the last one anywhere is {run.run}, in {where}"
-            )
-            self.err.flush()
-        return msgspec.structs.replace(target, run=run.run)
+        found = msgspec.structs.replace(target, run=run.run)
+        if not is_of(run, self.cwd):
+            anywhere = f"the last one anywhere is {run.run}, in {safe_path(run.workspace)}"
+            if changes:
+                raise NotFound(
+                    "no run was made in this directory",
+                    where=safe_path(self.cwd),
+                    hint=f"{anywhere}; if you mean that: {self.typed(self.command, str(found))}",
+                )
+            self._aside(f"no run of this directory: {anywhere}")
+        return found
 
     @property
     def has_other_home(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -79,6 +79,7 @@ def verb(
     examples: Sequence[str],
     exits: Sequence[Exit] = (),
     about_last: bool = False,
+    changes_workspace: bool = False,
     command_class: type[VerbCommand] = VerbCommand,
 ) -> Callable[[Callable[..., Outcome]], click.Command]:
     """Make a command of a verb's function.
@@ -88,6 +89,8 @@ def verb(
         examples: whole command lines.
         exits: the codes it may give beside those that every command may.
         about_last: see `VerbCommand`; its first argument has the default `LAST`.
+        changes_workspace: of the run that it is about; so its ``last`` is never a run of another
+            directory, unless it is told to leave the workspace alone (`_LOOKS`).
         command_class: of the command.
     """
 
@@ -97,7 +100,8 @@ def verb(
         ) -> int:
             del debug  # read from the command line by the program: it must work for bad options too
             with App(name, json=json, home=home, progress_fd=progress_fd) as app:
-                meant = {key: _meant(app, value) for key, value in options.items()}
+                changes = changes_workspace and not any(options.get(one) for one in _LOOKS)
+                meant = {key: _meant(app, value, changes=changes) for key, value in options.items()}
                 outcome = function(app, **meant)
                 return _deliver(app, outcome)
 
@@ -113,13 +117,19 @@ def verb(
     return decorate
 
 
-def _meant(app: App, value: Any) -> Any:
+_LOOKS: Final = ("dry_run", "to", "conversation_only")
+"""Options with which no verb changes the workspace of a run."""
+
+
+def _meant(app: App, value: Any, *, changes: bool) -> Any:
     """`value` with ``last`` replaced by the run that is meant from here."""
     if isinstance(value, Target):
-        return app.meant(value)
+        return app.meant(value, changes=changes)
     if isinstance(value, FileTarget):
-        return FileTarget(app.meant(value.target), value.path)
-    return tuple(_meant(app, one) for one in value) if isinstance(value, tuple) else value
+        return FileTarget(app.meant(value.target, changes=changes), value.path)
+    if isinstance(value, tuple):
+        return tuple(_meant(app, one, changes=changes) for one in value)
+    return value
 
 
 def _common() -> list[click.Parameter]:

@@ -63,18 +63,34 @@ def last_run(index: RunIndex, directory: bytes) -> RunRow:
     """The run that ``last`` means to somebody in `directory` (a real path).
 
     It is the newest one whose workspace the directory is, or lies in; where there was never one,
-    the newest of the store. Child runs do not count, nor do those whose beginning is damaged.
+    the newest that was started there; else the newest of the store, which `is_of` tells. Child
+    runs do not count, nor do those whose beginning is damaged.
 
     Raises:
         NotFound: there are no runs.
     """
-    return find_run(runs_near(index, directory) or index.runs(), LAST)
+    started = [row for row in index.runs() if _was_started_in(row, directory)]
+    return find_run(runs_near(index, directory) or started or index.runs(), LAST)
+
+
+def is_of(run: RunRow, directory: bytes) -> bool:
+    """Whether `run` works in or round `directory` (a real path), or was started there."""
+    return _is_near(run, directory) or _was_started_in(run, directory)
 
 
 def runs_near(index: RunIndex, directory: bytes) -> list[RunRow]:
     """The runs whose workspace `directory` (a real path) is, or lies in; newest first."""
-    here = directory.rstrip(b"/") + b"/"
-    return [row for row in index.runs() if here.startswith(row.workspace.rstrip(b"/") + b"/")]
+    return [row for row in index.runs() if _is_near(row, directory)]
+
+
+def _is_near(run: RunRow, directory: bytes) -> bool:
+    return (directory.rstrip(b"/") + b"/").startswith(run.workspace.rstrip(b"/") + b"/")
+
+
+def _was_started_in(run: RunRow, directory: bytes) -> bool:
+    """Whether its program was; a fork was made of a run that was started somewhere."""
+    view = run.view
+    return view.forked_at is None and bool(view.run) and view.cwd == directory
 
 
 def resolve(index: RunIndex, target: Target | str) -> State:

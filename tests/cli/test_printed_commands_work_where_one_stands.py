@@ -101,7 +101,7 @@ def test_redo_and_status_name_the_workspace_as_well(crab, run, workspace, home, 
 def test_the_undo_for_programs_always_names_the_workspace(crab, run, workspace, tmp_path):
     assert crab("restore", "last@1", "--json").data["undo"] == f"crab undo {workspace}"
     assert crab("undo", "--json").data["undo"] == f"crab undo {workspace}"
-    elsewhere = crab("restore", "last@1", "--json", cwd=tmp_path).data
+    elsewhere = crab("restore", f"{run.run}@1", "--json", cwd=tmp_path).data
     assert elsewhere["undo"] == f"crab undo {workspace}"
     assert crab("restore", "last@0", "--dry-run", "--json").data["undo"] is None
 

@@ -218,7 +218,8 @@ def test_a_workspace_that_is_gone_is_told_and_can_be_restored_elsewhere(
     run = builder.small_run(home, workspace)
     run.close()
     workspace.rename(tmp_path / "moved")
-    for words in (["restore", "last@1"], ["diff", "last@1"], ["resume", "last", "--yes"]):
+    state = f"{run.run}@1"
+    for words in (["restore", state], ["diff", "last@1"], ["resume", run.run, "--yes"]):
         done = crab(*words, cwd=tmp_path)
         assert done.code == 4, words
         assert str(workspace) in done.err

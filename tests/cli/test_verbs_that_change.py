@@ -128,8 +128,8 @@ def test_paths_may_be_meant_from_here_or_from_the_workspace(crab, builder, home,
     assert (workspace / "app.py").read_text() == "b"
     assert crab("restore", "last@4", "app.py", cwd=workspace / "sub").code == 0
     assert (workspace / "app.py").read_text() == "one\n2\nthree\n"
-    assert crab("restore", "last@5", "sub/a", cwd="/").code == 0
-    assert crab("restore", "last@5", workspace / "app.py", cwd="/").code == 0
+    assert crab("restore", f"{run.run}@5", "sub/a", cwd="/").code == 0
+    assert crab("restore", f"{run.run}@5", workspace / "app.py", cwd="/").code == 0
     assert (workspace / "sub" / "a").read_text() + (workspace / "app.py").read_text() == "bb"
     for outside in ("../x", "/etc/passwd"):
         done = crab("restore", "last@5", outside)
@@ -212,7 +212,7 @@ def test_resume_becomes_the_recorded_command_in_its_directory(crab, builder, hom
     run.close()
     done = crab("resume", "last", "--dry-run")
     assert "CRAB_RESUME=" in done.out
-    done = crab("resume", "last@2", "--yes", process=True, cwd="/")
+    done = crab("resume", f"{run.run}@2", "--yes", process=True, cwd="/")
     assert done.out.split() == [f"{run.run}@2", str(workspace), str(home)]
     assert done.code == 9  # its own
     assert "Resuming" in done.err

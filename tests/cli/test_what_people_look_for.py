@@ -1,6 +1,7 @@
 import asyncio
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -187,6 +188,48 @@ def test_last_is_the_last_run_of_the_workspace_one_is_in(crab, builder, home, wo
     assert said in crab("log", cwd=tmp_path).err
     for cwd in (workspace, workspace / "sub"):
         assert crab("log", cwd=cwd).err == ""
+
+
+@pytest.mark.parametrize("words", [("restore", "last@1"), ("resume", "last@1", "--yes")])
+def test_what_changes_a_workspace_is_never_the_last_run_of_another_directory(
+    crab, builder, home, workspace, tmp_path, words
+):
+    run = builder.small_run(home, workspace)
+    run.close()
+    now = (workspace / "app.py").read_text()
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    error = crab(*words, "--json", cwd=wrong).error
+    assert (error["exit"], error["where"]) == (4, str(wrong))
+    assert error["message"] == "no run was made in this directory"
+    assert error["hint"] == (
+        f"the last one anywhere is {run.run}, in {workspace}; if you mean that: "
+        f"crab {words[0]} {run.run}@1"
+    )
+    assert (workspace / "app.py").read_text() == now
+    looked = crab(words[0], "last@1", "--dry-run", cwd=wrong)
+    assert looked.code == 0
+    assert "no run of this directory" in looked.err
+    if words[0] == "restore":
+        assert crab(*words, "--to", tmp_path / "copy", cwd=wrong).code == 0
+        assert crab(*words, "--conversation-only", cwd=wrong).code == 0
+    assert crab(*words, cwd=workspace, process=True).code == 0
+
+
+def test_last_is_the_last_run_that_was_started_here_if_none_worked_here(
+    crab, builder, home, workspace, tmp_path
+):
+    started = tmp_path / "started"
+    started.mkdir()
+    run = builder.small_run(home, workspace, cwd=os.fsencode(started))
+    run.close()
+    assert crab("fork", f"{run.run}@1", "--to", tmp_path / "fork").code == 0
+    newer = builder.small_run(home, tmp_path / "elsewhere")
+    newer.close()
+    shown = crab("log", "--json", cwd=started)
+    assert (shown.data["run"], shown.err) == (run.run, "")
+    assert crab("restore", "last@1", cwd=started).code == 0
+    assert (workspace / "app.py").read_text() == "one\ntwo\nthree\n"
 
 
 @pytest.mark.parametrize("verb", ["log", "show", "diff"])

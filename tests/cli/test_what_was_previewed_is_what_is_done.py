@@ -168,8 +168,9 @@ def test_an_absolute_path_is_a_name_in_the_workspace(crab, builder, home, worksp
     (workspace / "src").symlink_to("lib")
     run.turn(None)
     run.close()
-    crab("restore", f"last@{at}", workspace / "src" / "a", cwd="/")
+    crab("restore", f"{run.run}@{at}", workspace / "src" / "a", cwd="/")
     assert (workspace / "lib/a").read_text() == "newer\n"
     os.symlink(workspace, tmp_path / "other-way")
-    assert crab("restore", f"last@{at}", tmp_path / "other-way" / "lib" / "a", cwd="/").code == 0
+    through = tmp_path / "other-way" / "lib" / "a"
+    assert crab("restore", f"{run.run}@{at}", through, cwd="/").code == 0
     assert (workspace / "lib/a").read_text() == "lib\n"

@@ -62,7 +62,7 @@ class Runs:
         (self.top / "mended").touch()
         command = [sys.executable, "-m", "crabrt", "resume", "last", "--yes"]
         done = subprocess.run(
-            command, cwd=self.top, env=self.env | env,
+            command, cwd=self.ws, env=self.env | env,
             capture_output=True, text=True, timeout=100, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr

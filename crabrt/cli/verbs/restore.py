@@ -51,6 +51,7 @@ from crabrt.workspace import Workspace
         "crab restore last@9 --to /tmp/as-it-was",
     ),
     exits=(Exit.INCOMPLETE, Exit.NOT_FOUND, Exit.REFUSED, Exit.BUSY, Exit.DAMAGED),
+    changes_workspace=True,
 )
 @click.argument("target", type=TARGET, metavar="RUN@TURN")
 @click.argument("paths", nargs=-1, type=click.Path())

@@ -54,6 +54,7 @@ _SHOWN = 20
         Exit.DIVERGED,
         Exit.WAITING,
     ),
+    changes_workspace=True,
 )
 @click.argument("target", type=TARGET, metavar="RUN[@TURN]")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
