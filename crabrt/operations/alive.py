@@ -20,7 +20,7 @@ from crabrt.core.clock import boot_id
 from crabrt.core.config import Config, programs_directory
 from crabrt.core.ids import ObjectId, RunId
 from crabrt.core.ports import ObjectReader
-from crabrt.core.processes import ProcessState
+from crabrt.core.processes import ProcessState, ProcessTree
 from crabrt.core.targets import Target
 from crabrt.errors import (
     CrabError,
@@ -232,9 +232,22 @@ def together(
         return _in_place(settled, goal, company.alive(), files, directory)
 
 
-def _named(alive: Sighting) -> str:
-    """Who is alive, for people: the first few."""
-    tops = [shown(one) for tree in alive.state.trees for one in faces.faces(tree)]
+def left_out(state: State, reader: ObjectReader) -> tuple[str, ...]:
+    """What people have to know of the processes of a state whose files alone are copied.
+
+    Nothing, if nobody was alive then, or that cannot be read any more.
+    """
+    with contextlib.suppress(CrabError):
+        if state.processes and (trees := read_state(ObjectId(state.processes), reader).trees):
+            who = _named(trees)
+            text = f"these were alive then, and do not come with a copy: {who}"
+            return (f"{text} (crab fork makes a run that has them)",)
+    return ()
+
+
+def _named(trees: Iterable[ProcessTree]) -> str:
+    """Who is at the top of them, for people: the first few."""
+    tops = [shown(one) for tree in trees for one in faces.faces(tree)]
     more = f" and {len(tops) - _NAMED} more" if len(tops) > _NAMED else ""
     return ", ".join(tops[:_NAMED]) + more
 
@@ -340,7 +353,9 @@ def _in_place(
             report = files(_beside(company, alive, parked.root, target, has_begun))
         except BaseException as error:
             if isinstance(error, WouldLoseChanges) and alive.state.trees:
-                error.message += f"; that may have been a process of the run: {_named(alive)}"
+                error.message += (
+                    f"; that may have been a process of the run: {_named(alive.state.trees)}"
+                )
             revival = settle(company, directory) if begun else None
             if isinstance(error, CrabError) and revival is not None and revival.missing:
                 lost = "; ".join(f"{shown(one.top)}: {one.why}" for one in revival.missing)

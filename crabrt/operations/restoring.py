@@ -219,11 +219,15 @@ def restore_beside(
 ) -> Restored:
     """Make `state` (or only `paths` of it) in `directory`; the workspace is not touched.
 
+    Nor is any process: who was alive then is told.
+
     Raises:
         CrabError: as ``workspace.restore_to``.
     """
     report = restore_to(store, state.root, directory, paths=paths, force=force, progress=progress)
-    return Restored(report, None, effects_since(index, state), os.fsencode(directory.absolute()))
+    notes = () if paths else alive.left_out(state, store)
+    effects, made = effects_since(index, state), os.fsencode(directory.absolute())
+    return Restored(report, None, effects, made, Revival(notes=notes))
 
 
 def undo_restore(

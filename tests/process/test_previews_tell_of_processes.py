@@ -104,3 +104,15 @@ def test_a_process_that_lives_may_be_who_changed_what_is_in_the_way(agent, until
         refused = agent.crab("restore", "last@2", *words)
         assert refused.returncode == 5
         assert "a process of the run" not in refused.stderr + refused.stdout
+
+
+def test_a_copy_says_that_processes_do_not_come_with_it(agent, tmp_path):
+    succeeded(agent.run(4))
+    server = agent.server
+    for turn, said in (("2", True), ("0", False)):
+        shown = succeeded(agent.crab("restore", f"last@{turn}", "--to", str(tmp_path / turn)))
+        assert ("these were alive then, and do not come with a copy: python" in shown) == said
+        assert (f"(pid {server}, tcp " in shown) == said
+    shown = succeeded(agent.crab("restore", "last@3", "log", "--to", str(tmp_path / "one")))
+    assert "alive then" not in shown
+    assert agent.add(0) == 4
