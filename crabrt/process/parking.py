@@ -148,7 +148,7 @@ class Parked:
         self, still: Standstill, writer: ObjectWriter, by: Criu | str, scratch: Path
     ) -> None:
         try:
-            seen = {one.pid for one in self._alive.processes}
+            seen = [one.pid for one in self._alive.processes]  # parents first
             still.watch(seen)
             trees, images, lost = [], {}, []
             for tree in self._alive.state.trees:
@@ -172,7 +172,8 @@ class Parked:
                     (kept,) = with_services([kept], daemons=False)
                     lost.append(Missing(tree.top, why_not, kept.startable))
                 else:
-                    still.watch(set(there()) - seen, stopped=True)  # it started them meanwhile
+                    fresh = [pid for pid in there() if pid not in seen]
+                    still.watch(fresh, stopped=True)  # it started them meanwhile
                 trees.append(kept)
             self.lost = tuple(lost)
             shells = among(trees, self._alive.state.shells)
