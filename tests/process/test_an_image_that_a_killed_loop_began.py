@@ -15,35 +15,36 @@ from crabrt.process import aftermath, table
 
 from .counted_runs import succeeded
 
-KILLS_THE_LOOP = """#!/bin/sh
-real={real}
+CALLED = """#!/bin/sh
 if [ "$1" = dump ] && grep -q address "/proc/$3/cmdline" && grep -q 1 {log}; then
-    loop=$PPID
-    "$real" "$@" &
-    until grep -q 'TracerPid:.*[1-9]' "/proc/$3/status" || ! kill -0 $!; do :; done
-    kill -STOP $!
-    echo $! > {criu}.new
-    mv {criu}.new {criu}
-    kill -KILL $loop
-    wait
-    exit
+    echo $PPID > {loop}
+    echo $$ > {criu}
+    set -- "$@" --action-script {holding}
 fi
-exec "$real" "$@"
+exec {real} "$@"
 """
-"""The second image of the server: CRIU holds it, and stands still itself."""
+"""The second image of the server."""
+
+HOLDS_IT = """#!/bin/sh
+[ "$CRTOOLS_SCRIPT_ACTION" = post-dump ] || exit 0
+kill -KILL $(cat {loop})
+until [ -e {go} ]; do sleep 0.02; done
+"""
+"""CRIU calls it while it holds the server, and waits."""
 
 
 @pytest.mark.root
-def test_a_restore_waits_for_it(agent, criu, tmp_path, until):
-    fake, at_work = tmp_path / "fake", tmp_path / "at-work"
-    words = {"real": criu.program, "log": agent.ws / "log", "criu": at_work}
-    fake.write_text(KILLS_THE_LOOP.format(**{k: shlex.quote(str(v)) for k, v in words.items()}))
-    fake.chmod(0o700)
-    agent._env["CRAB_CRIU"] = str(fake)
+def test_a_restore_waits_for_it(agent, criu, tmp_path):
+    named = {name: tmp_path / name for name in ("fake", "loop", "criu", "holding", "go")}
+    words = {**named, "real": criu.program, "log": agent.ws / "log"}
+    words = {name: shlex.quote(str(path)) for name, path in words.items()}
+    for name, text in (("fake", CALLED), ("holding", HOLDS_IT)):
+        named[name].write_text(text.format(**words))
+        named[name].chmod(0o700)
+    agent._env["CRAB_CRIU"] = str(named["fake"])
     killed = agent.run(6)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    pid = int(at_work.read_text())
-    assert table.look(pid).state == "T"
+    pid = int(named["criu"].read_text())
     server = agent.server
     status = Path(f"/proc/{server}/status").read_text()
     assert f"TracerPid:\t{pid}\n" in status
@@ -59,7 +60,7 @@ def test_a_restore_waits_for_it(agent, criu, tmp_path, until):
     ) as restore:
         assert "it takes an image for somebody who was killed" in restore.stderr.readline()
         assert not table.look(server).ended
-        os.kill(pid, signal.SIGCONT)
+        named["go"].touch()
         said, errors = restore.communicate(timeout=100)
     assert restore.returncode == 0, said + errors
     assert agent.add(0) == 1
