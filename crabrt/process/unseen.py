@@ -27,6 +27,8 @@ _STOPPED: Final = frozenset({b"T", b"t", b"Z", b"X"})
 _CHILD: Final = 1 << signal.SIGCHLD - 1
 _CONTINUE: Final = 1 << signal.SIGCONT - 1
 _SIGTIMEDWAIT, _SIGQUEUEINFO, _WAITID = 128, 129, 247  # x86-64
+_OPTIONS: Final = {b"61": 2, b"247": 3}
+"""Of wait4(2) and waitid(2), which argument it is."""
 _SET_BYTES: Final = 8
 _NO_TIME: Final = bytes(16)  # struct timespec
 _TAKES: Final = (Inside(0), 0, Inside(_SET_BYTES), _SET_BYTES)
@@ -110,7 +112,7 @@ def go_on(stopped: Collection[int], tell: Callable[[int], None]) -> None:
         told: dict[int, list[int]] = {}
         if tracing.SUPPORTED:
             families = _families(generation, stopped)
-            told = {parent: families[parent] for parent in families if _catches(parent, _CHILD)}
+            told = {parent: families[parent] for parent in families if _heeds(parent)}
         heeded = {pid for children in told.values() for pid in children}
         for pid in generation:
             is_seen = pid in heeded or (tracing.SUPPORTED and _catches(pid, _CONTINUE))
@@ -118,7 +120,7 @@ def go_on(stopped: Collection[int], tell: Callable[[int], None]) -> None:
                 _go_on_unseen(pid, tell)
             else:
                 tell(pid)
-        _take_back_from(told)
+        _take_back_from(told, went_on=True)
 
 
 def _go_on_unseen(pid: int, tell: Callable[[int], None]) -> None:
@@ -149,11 +151,15 @@ def take_back(stopped: Collection[int]) -> None:
     _take_back_from(_families(stopped, stopped))
 
 
-def _take_back_from(families: Mapping[int, Sequence[int]]) -> None:
+def _take_back_from(families: Mapping[int, Sequence[int]], *, went_on: bool = False) -> None:
     for parent, children in families.items():
         with contextlib.suppress(OSError):  # it ended, or cannot be made to
-            if stands(parent) and _is_told(parent):
-                _take_back(parent, children)
+            if stands(parent) and (went_on or _is_told(parent)):
+                with Traced(parent) as process:
+                    if went_on:
+                        _wait_for(process, parent, children)
+                    if _is_told(parent):
+                        _take_back(process, parent, children)
 
 
 def _families(children: Iterable[int], among: Collection[int]) -> dict[int, list[int]]:
@@ -168,6 +174,19 @@ def _is_told(pid: int) -> bool:
     """Whether a SIGCHLD waits for a process, and none for its first thread alone."""
     masks = _masks(pid)
     return bool(masks.get(b"ShdPnd", 0) & _CHILD and not masks.get(b"SigPnd", 0) & _CHILD)
+
+
+def _heeds(pid: int) -> bool:
+    """Whether a process is told when children go on: by a signal, or since it waits for that."""
+    if _catches(pid, _CHILD):
+        return True
+    with contextlib.suppress(OSError):
+        for thread in threads(pid):
+            call, *words = read(b"/proc/%d/task/%d/syscall" % (pid, thread)).split()
+            place = _OPTIONS.get(call)
+            if place is not None and int(words[place], 16) & os.WCONTINUED:
+                return True
+    return False
 
 
 def _catches(pid: int, which: int) -> bool:
@@ -187,22 +206,25 @@ def _masks(pid: int) -> dict[bytes, int]:
     return masks
 
 
-def _take_back(parent: int, children: Sequence[int]) -> None:
+def _wait_for(process: Traced, parent: int, children: Iterable[int]) -> None:
+    """Have a parent wait for children that went on, as others wait for who ended: that is over."""
+    for child in children:
+        number = _number_for(parent, child)
+        process.call(_WAITID, os.P_PID, number, 0, os.WCONTINUED | os.WNOHANG)
+
+
+def _take_back(process: Traced, parent: int, children: Iterable[int]) -> None:
     ours = {number for child in children for number in _numbers(child)}
-    with Traced(parent) as process:
-        if not any(_tells_of_a_stop(told, ours) for told in process.waiting()):
-            return
-        wanted = _CHILD.to_bytes(_SET_BYTES, "little") + _NO_TIME
-        if process.call(_SIGTIMEDWAIT, *_TAKES, memory=wanted) != signal.SIGCHLD:
-            return
-        for child in children:  # who waits for those that go on
-            number = _numbers(child)[len(_numbers(parent)) - 1]
-            process.call(_WAITID, os.P_PID, number, 0, os.WCONTINUED | os.WNOHANG)
-        told = _of_one_that_ended(parent)  # which the kernel does not tell while another waits
-        if told:
-            to = table.inner_number(parent)
-            if process.call(_SIGQUEUEINFO, to, signal.SIGCHLD, Inside(0), memory=told):
-                os.kill(parent, signal.SIGCHLD)
+    if not any(_tells_of_a_stop(told, ours) for told in process.waiting()):
+        return
+    wanted = _CHILD.to_bytes(_SET_BYTES, "little") + _NO_TIME
+    if process.call(_SIGTIMEDWAIT, *_TAKES, memory=wanted) != signal.SIGCHLD:
+        return
+    told = _of_one_that_ended(parent)  # which the kernel does not tell while another waits
+    if told:
+        to = table.inner_number(parent)
+        if process.call(_SIGQUEUEINFO, to, signal.SIGCHLD, Inside(0), memory=told):
+            os.kill(parent, signal.SIGCHLD)
 
 
 def _tells_of_a_stop(told: bytes, ours: Collection[int]) -> bool:
@@ -212,13 +234,12 @@ def _tells_of_a_stop(told: bytes, ours: Collection[int]) -> bool:
 
 def _of_one_that_ended(parent: int) -> bytes:
     """What the kernel tells of a child that ended and is not waited for; empty if there is none."""
-    depth = len(_numbers(parent))
     for child in table.children(parent):
         with contextlib.suppress(OSError, IndexError, ValueError):
             fields = read(b"/proc/%d/stat" % child).rpartition(b") ")[2].split()
             if fields[0] != b"Z":
                 continue
-            number, user = _numbers(child)[depth - 1], os.stat(f"/proc/{child}").st_uid
+            number, user = _number_for(parent, child), os.stat(f"/proc/{child}").st_uid
             code, by = divmod(int(fields[_EXIT_CODE]), 256)
             how = _EXITED if not by else _DUMPED if by & _CORE else _KILLED
             times = int(fields[_USER_TIME]), int(fields[_SYSTEM_TIME])
@@ -226,6 +247,12 @@ def _of_one_that_ended(parent: int) -> bytes:
             told = _OF_CHILD.pack(signal.SIGCHLD, 0, how, number, user, status, *times)
             return told.ljust(_SIGNAL_BYTES, b"\0")
     return b""
+
+
+def _number_for(parent: int, child: int) -> int:
+    """What a process is called where its parent is; 0 if that is not known."""
+    numbers, depth = _numbers(child), len(_numbers(parent))
+    return numbers[depth - 1] if len(numbers) >= depth else 0
 
 
 def _numbers(pid: int) -> list[int]:

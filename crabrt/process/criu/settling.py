@@ -89,9 +89,13 @@ class Settling:
         if self._before.cgroup is not None:
             return  # frozen or not: it is as its owner has it
         self._still, running = self._begin_stop(tree)
-        self._still.stop(running)
-        mending.rests(tree)
-        unseen.take_back([one.pid for one in tree.processes])  # or it is part of the image
+        try:
+            self._still.stop(running)
+            mending.rests(tree)
+            unseen.take_back([one.pid for one in tree.processes])  # or it is part of the image
+        except BaseException:
+            self._still.go_on()
+            raise
 
     def _stop_held(self, tree: Tree) -> None:
         """Nobody of a tree that CRIU holds runs when it lets go."""

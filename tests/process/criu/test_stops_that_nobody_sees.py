@@ -126,11 +126,8 @@ KILLED, STOPPED = 2, 5  # CLD_KILLED and so on
 
 
 def told_of_end(how, pid):
-    return (
-        f"{KILLED} {signal.SIGKILL:d} {pid}\n"
-        if how == "signals"
-        else f"{signal.SIGKILL:d} {pid}\n"
-    )
+    code = f"{KILLED} " if how == "signals" else ""
+    return f"{code}{signal.SIGKILL:d} {table.inner_number(pid)}\n"
 
 
 def stopped(still, parent):
@@ -139,34 +136,32 @@ def stopped(still, parent):
     assert all(table.look(pid).state == "T" for pid in everybody)
 
 
+@pytest.mark.parametrize("where", ["here", "in a namespace"])
 @pytest.mark.parametrize("how", ["signals", "waits"])
-def test_who_asks_is_told_of_ends_and_of_no_stops(trees, tmp_path, until, how):
+def test_who_asks_is_told_of_ends_and_of_no_stops(trees, tmp_path, until, how, where):
+    """The first one ends behind a stop: a signal waits once, so the kernel drops what tells it."""
     told = tmp_path / "told"
     told.touch()
-    parent = trees.start(PARENT, told, how)
+    is_here = where == "here"
+    parent = (trees.start if is_here else trees.inside)(PARENT, told, how)
+    parent = parent.pid if is_here else parent
+    first, second, *_ = sorted(table.children(parent))
+    assert is_here == (table.inner_number(first) == first)
     for _ in range(30):
         with Standstill() as still:
-            stopped(still, parent.pid)
-    ends, *_ = sorted(table.children(parent.pid))
-    os.kill(ends, signal.SIGKILL)
-    until(lambda: told.read_text() == told_of_end(how, ends))
-
-
-@pytest.mark.parametrize("how", ["signals", "waits"])
-def test_an_end_behind_a_stop_is_told(trees, tmp_path, until, how):
-    """A signal waits once: the kernel drops what tells of the end."""
-    told = tmp_path / "told"
-    told.touch()
-    parent = trees.start(PARENT, told, how)
-    ends, *_ = sorted(table.children(parent.pid))
+            stopped(still, parent)
+    expected = told_of_end(how, first)
     with Standstill() as still:
-        stopped(still, parent.pid)
-        os.kill(ends, signal.SIGKILL)
-        until(lambda: table.look(ends).state == "Z")
-        with tracing.Traced(parent.pid) as process:
+        stopped(still, parent)
+        os.kill(first, signal.SIGKILL)
+        until(lambda: table.look(first).state == "Z")
+        with tracing.Traced(parent) as process:
             codes = [int.from_bytes(one[8:12], "little") for one in process.waiting()]
         assert codes == [STOPPED]
-    until(lambda: told.read_text() == told_of_end(how, ends))
+    until(lambda: told.read_text() == expected)
+    expected += told_of_end(how, second)
+    os.kill(second, signal.SIGKILL)
+    until(lambda: told.read_text() == expected)
 
 
 def test_a_stop_of_somebody_elses_is_told(trees, tmp_path, until):
