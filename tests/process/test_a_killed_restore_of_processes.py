@@ -340,7 +340,7 @@ def test_who_does_not_come_back_when_it_is_finished_is_told(agent, until, words)
         done = agent.crab("restore", "last@2", *words)
         assert done.returncode == 3
         assert "has been finished first" in done.stdout
-        assert "is taken by another program" in done.stdout.partition("not back")[2]
+        assert "is taken, by " in done.stdout.partition("not back")[2]
     succeeded(agent.crab("restore", "last@2"))
     assert agent.add(0) == 1
 

@@ -169,7 +169,7 @@ def test_a_port_that_somebody_else_has_is_named(agent, until):
         done = agent.crab("restore", "last@2", "--force")
         assert done.returncode == 3
         assert f"{port}" in done.stdout.partition("not back")[2]
-        assert "is taken by another program" in done.stdout
+        assert "is taken, by " in done.stdout
         assert not (agent.ws / "log").exists()  # the files are restored
         assert table.look(pid) is None  # and nothing of it lies about
     succeeded(agent.crab("restore", "last@2", "--force"))  # it can be tried again
