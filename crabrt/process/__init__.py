@@ -7,8 +7,10 @@
 * `unseen`: stops that no parent sees, by `tracing`: a process made to do a system call.
 * `criu`: images of process trees, taken, proved and restored by CRIU; `state`: as they are stored.
 * `parking` (trees stand still, and end), `unpacking` and `reviving` (they come back), `revivals`
-  (what became of them); `orphans`: what dead runs left.
+  (what became of them), `obstacles` (what is in their way); `orphans`: what dead runs left, and
+  `aftermath`: until what they had begun is over.
 * `beside`: those of a fork, while the original's go on.
+* `namespaces`: those that shells and forks get.
 * `shell`: a bash session for agents, and what is left of one where no image can be had.
 
 What a run makes of that (verdicts, checkpoints, restores) is decided above.

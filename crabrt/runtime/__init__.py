@@ -11,10 +11,10 @@ is a run while it lives, on the ``ledger`` that writes it down and the ``losses`
 (``putback``: of restores); ``engine`` and ``checkpoints`` are its background half; ``entering``,
 ``opening`` and ``resuming`` (on the facts of ``recovery``) begin it, ``meaning`` says which is
 meant and ``relatives`` what the rest of its family did; ``replay`` and ``golive`` answer it from
-the record, ``doubts`` settles what that leaves open, and ``branching`` leaves it. ``scopes`` and
-``requests`` tell one call from another, ``messages`` knows conversations, ``unclosed`` keeps the
-shells that an exception closed. ``codec`` (on ``standard`` and ``structured``), ``exceptions`` and
-``payloads`` store values.
+the record (``arrivals``: in its order), ``doubts`` settles what that leaves open, and
+``branching`` leaves it. ``scopes`` and ``requests`` tell one call from another, ``messages`` knows
+conversations, ``unclosed`` keeps the shells that an exception closed. ``codec`` (on ``standard``
+and ``structured``), ``exceptions`` and ``payloads`` store values.
 May import: everything below; not ``cli``, ``bench``, ``testing``.
 """
 
