@@ -92,7 +92,7 @@ def test_the_guard_of_a_dead_holder_is_waited_for_and_that_of_a_live_one_is_not(
     assert not aftermath.await_dumps((), 0, lambda _: None)
     os.kill(guard, signal.SIGCONT)
     until(lambda: guard not in aftermath._busy(()))
-    assert table.look(child.pid).state == "S"
+    until(lambda: table.look(child.pid).state == "S")
 
 
 def guards() -> set[int]:

@@ -47,12 +47,14 @@ def test_a_pipe_from_somebody_else_is_told_by_a_restore_and_by_its_undo(agent):
     agent._env["STDIN"] = f"/proc/{os.getpid()}/fd/{reads}"
     try:
         succeeded(agent.run(4))
-        for command in (("restore", "last@2"), ("undo", str(agent.ws)), ("undo", str(agent.ws))):
+        lost = ["it reads from a pipe whose other end is not its own"]
+        undo = ("undo", str(agent.ws))
+        # The first of them puts aside who has the pipe, and brings back who has lost it.
+        for command, expected in ((("restore", "last@2"), lost), (undo, lost), (undo, [])):
             done = json.loads(succeeded(agent.crab(*command, "--json")))["data"]
-            told = [lost for one in done["processes_severed"] for lost in one["lost"]]
-            # The first of them puts aside who has the pipe, and brings back who has lost it.
-            assert told == ["it reads from a pipe whose other end is not its own"]
-        shown = succeeded(agent.crab("undo", str(agent.ws)))
+            told = [what for one in done["processes_severed"] for what in one["lost"]]
+            assert told == expected
+        shown = succeeded(agent.crab("restore", "last@2"))
         assert ": lost: it reads from a pipe" in shown
     finally:
         os.close(reads)
