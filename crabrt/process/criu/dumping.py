@@ -139,7 +139,8 @@ def dump(
         except BaseException as error:
             if isinstance(error, NotImaged) and not limit.is_hurried:
                 doubt(criu, error.cause)
-            _empty(into)
+            is_late = isinstance(error, NotImaged) and error.cause is Cause.TIME_LIMIT
+            _empty(into, wait=not is_late)
             raise
 
 
@@ -310,19 +311,23 @@ def _dumped(into: Path, work: Path, took_s: float) -> Dumped:
     return Dumped(took_s, freezing_s, frozen_s, size)
 
 
-def _empty(into: Path) -> None:
+def _empty(into: Path, *, wait: bool) -> None:
     """What a failed dump wrote is no image: nobody shall take it for one.
 
     The kernel gives back the memory of a file with its last descriptor, half a second for 2 GiB.
-    Nobody waits for that: a loop may be waiting for its files.
+
+    Args:
+        into: where it wrote.
+        wait: until that room is there again; else it is given back on a thread.
     """
     held: list[int] = []
     with contextlib.suppress(OSError):
         for entry in os.scandir(into):
             with contextlib.suppress(OSError):  # no descriptor is free: then now
-                held.append(os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC))
+                held += [] if wait else [os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)]
             os.unlink(entry.path)
-    threading.Thread(target=_close, args=(held,), name="crabrt-let-go", daemon=True).start()
+    if held:
+        threading.Thread(target=_close, args=(held,), name="crabrt-let-go", daemon=True).start()
 
 
 def _close(descriptors: Sequence[int]) -> None:
