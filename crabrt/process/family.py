@@ -55,6 +55,7 @@ class Family:
         self._since_ns = self._escaped_until_ns = 0
         self.unsure: tuple[Process, ...] = ()
         self.is_whole = True
+        self._had_left = False
 
     def settle(self) -> None:
         """What there is now was there before the run: none of it is the run's.
@@ -106,9 +107,11 @@ class Family:
                 seen |= {one.pid: one for one in table.descendants(pid)}
         self._collect(seen)
         outside = Outsiders()
-        if has_left or not self.is_whole:
+        # Who was out there at the last look may have left somebody, and ended.
+        if has_left or self._had_left or not self.is_whole:
             outside = outsiders.find(seen, self._since_ns, self._sessions, self.workspace)
             seen |= {one.pid: one for one in outside.marked}
+        self._had_left = has_left
         judged = self._judged(seen, tools, frozenset())
         strays, unsure = self._strays(seen, judged, outside)
         if strays:

@@ -13,6 +13,7 @@ from typing import Any
 
 from crabrt.errors import UsageError
 from crabrt.journal import RunIndex, TurnRow
+from crabrt.process.shell import ShellResult
 from crabrt.runtime import points, registry
 from crabrt.runtime.block import Call, apply
 from crabrt.runtime.nullrun import NullRun
@@ -176,7 +177,7 @@ class Run:
 def _spec(name: str, effects: Effects | None, options: dict[str, Any]) -> Spec:
     raises = options.pop("raises", ())
     classes = [raises] if isinstance(raises, type) else list(raises)
-    known = known_classes([options.pop("returns", None), *classes])
+    known = known_classes([ShellResult, options.pop("returns", None), *classes])
     spec = Spec(name, known, options.pop("key", None), effects, options.pop("usage", None))
     if options:
         raise UsageError(f"unknown option {next(iter(options))!r}")

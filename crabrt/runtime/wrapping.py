@@ -12,6 +12,7 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar, overload
 
+from crabrt.process.shell import ShellResult
 from crabrt.runtime import registry
 from crabrt.runtime.calls import Acting, Answer, begin
 from crabrt.runtime.replay import Species
@@ -276,7 +277,7 @@ def _name(function: Callable[..., Any]) -> str:
 
 def _known(function: Callable[..., Any], returns: Any, raises: Any) -> dict[str, type]:
     classes = [raises] if isinstance(raises, type) else list(raises)
-    return known_classes([returns, _return_hint(function), *classes])
+    return known_classes([ShellResult, returns, _return_hint(function), *classes])
 
 
 def _return_hint(function: Callable[..., Any]) -> Any:

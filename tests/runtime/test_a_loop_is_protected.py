@@ -535,3 +535,26 @@ def test_a_run_that_begins_over_the_cap_sees_to_it_beside_the_loop(ws: Path, sto
     assert [bool(turn.thinned_ns) for turn in store.turns(first)] == [
         False, True, True, True, True, True, False,
     ]  # fmt: skip
+
+
+def test_what_a_shell_gives_comes_back_from_a_tool_without_annotations(ws, home) -> None:
+    said: list[str] = []
+
+    @crabrt.tool
+    def sh(shell, command):  # as people write it
+        said.append(command)
+        return shell.run(command)
+
+    @crabrt.agent(workspace=ws, name="shelled")
+    def run() -> tuple[str, int]:
+        with crabrt.Shell(isolation="session") as shell:
+            result = sh(shell, "echo here; (exit 3)")
+        if len(said) == 1 and not (ws / "mended").exists():
+            (ws / "mended").touch()
+            raise RuntimeError("a bug of the loop's own")
+        return result.output, result.exit_status
+
+    with pytest.raises(RuntimeError):
+        run()
+    assert run.resume("last") == ("here\n", 3)
+    assert said == ["echo here; (exit 3)"]

@@ -344,6 +344,7 @@ def test_a_tools_stream_that_nobody_reads_does_not_keep_its_turn_open(
     assert [turn.turn for turn in store.turns()] == [0, 1, 2, 3]
 
 
+@pytest.mark.filterwarnings("ignore:.*what opened gave cannot be stored")
 def test_a_file_that_a_tool_opens_is_no_stream(ws: Path, store) -> None:
     (ws / "a").write_text("text")
 
