@@ -25,6 +25,9 @@ from crabrt.runtime.waits import Steps, Wait
 QUIET_S: Final = 0.1
 """How long nothing is asked and nothing given until calls that were not made are given up."""
 
+_APART_S: Final = 0.002
+"""How far apart outcomes are given that different lines of execution wait for, at least."""
+
 _HELD_MOST_S: Final = 5.0
 """How much longer than it lasted a call waits for others that were made, and are not over."""
 
@@ -46,6 +49,7 @@ class Arrivals:
         self._over: set[CallId] = set()
         self._waiting: list[tuple[int, int, concurrent.futures.Future[None]]] = []
         self._moved = time.monotonic()
+        self._given_in: str | None = None
 
     def made(self, call: CallId) -> None:
         """The loop made it; its answer is given soon."""
@@ -62,6 +66,7 @@ class Arrivals:
         """
         with self._lock:
             self._pass([call, *(self._made_in(call.inside) if inside else ())])
+            self._given_in = call.scope
 
     def forget(self, calls: Iterable[CallId]) -> None:
         """They never happened."""
@@ -80,13 +85,16 @@ class Arrivals:
             return
         future = concurrent.futures.Future[None]()
         with self._lock:
-            if self._next >= place:
-                return
-            heapq.heappush(self._waiting, (place, id(future), future))
+            comes_later = self._next < place
+            if comes_later:
+                heapq.heappush(self._waiting, (place, id(future), future))
         until = time.monotonic() + lasted_s + _HELD_MOST_S
-        while not (yield Wait(future, QUIET_S, courtesy=True)):
+        while comes_later and not (yield Wait(future, QUIET_S, courtesy=True)):
             with self._lock:
                 self._give_up(place, everything=time.monotonic() > until)
+        if self._given_in not in (None, call.scope) and time.monotonic() - self._moved < _APART_S:
+            # Whoever waits for several at once sees the one before this first, and alone.
+            yield Wait(concurrent.futures.Future(), _APART_S, courtesy=True)
 
     @property
     def _next(self) -> float:
