@@ -13,7 +13,6 @@ from crabrt.core.processes import ProcessTree
 from crabrt.core.secrets import redact_text
 from crabrt.process import sockets, table
 
-_ANY: Final = frozenset({"0.0.0.0", "[::]"})  # noqa: S104  compared with, not bound to
 _ADDRESSED: Final = ("tcp ", "udp ")
 _COMMAND_MOST: Final = 60
 
@@ -28,7 +27,7 @@ def obstacle(tree: ProcessTree, ending: Collection[int]) -> str:
     if not tree.namespace:
         for one in tree.processes:
             if one.pid not in ending and _lives(one.pid):
-                return f"the process number {one.pid} is taken, {_by(one.pid)}"
+                return f"the process number {one.pid} is taken, by {named(one.pid)}"
     return next(listeners(tree, ending), "")
 
 
@@ -41,17 +40,17 @@ def listeners(tree: ProcessTree, ending: Collection[int] = ()) -> Iterator[str]:
         if where.startswith(_ADDRESSED) and not tree.network
     }
     found = {
-        inode: next((where for where in wanted if _collide(where, other)), "")
+        inode: next((where for where in wanted if sockets.collide(where, other)), "")
         for inode, other in sockets.listening_sockets(os.getpid()).items()
     }
     taken = {inode: where for inode, where in found.items() if where}
-    holders = _holders(taken) if taken else {}
+    holders = sockets.holders(taken)
     for inode, where in sorted(taken.items(), key=lambda one: one[1]):
         by = holders.get(inode, [])
         if not by:
             yield f"{where} is taken, by a process that may not be looked at"
         elif others := [pid for pid in by if pid not in ending]:
-            yield f"{where} is taken, {_by(others[0])} (pid {others[0]})"
+            yield f"{where} is taken, by {named(others[0])} (pid {others[0]})"
 
 
 def _lives(number: int) -> bool:
@@ -63,25 +62,7 @@ def _lives(number: int) -> bool:
     return found is not None and not found.ended
 
 
-def _holders(inodes: Collection[int]) -> dict[int, list[int]]:
-    """Who has these sockets."""
-    found: dict[int, list[int]] = {}
-    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdecimal()):
-        for inode in sockets.held_inodes(pid).intersection(inodes):
-            found.setdefault(inode, []).append(pid)
-    return found
-
-
-def _collide(one: str, other: str) -> bool:
-    """Whether two addresses like ``tcp 127.0.0.1:80`` exclude each other."""
-    host, _, port = one.rpartition(":")
-    its_host, _, its_port = other.rpartition(":")
-    kind, _, host = host.partition(" ")
-    its_kind, _, its_host = its_host.partition(" ")
-    same = host == its_host or bool({host, its_host} & _ANY)
-    return kind == its_kind and port == its_port and same
-
-
-def _by(pid: int) -> str:
+def named(pid: int) -> str:
+    """What a process runs, for people: without secrets, and not for long."""
     words = b" ".join(table.command(pid)).decode("utf-8", "backslashreplace")
-    return f"by {redact_text(words)[:_COMMAND_MOST]}"
+    return redact_text(words)[:_COMMAND_MOST]

@@ -14,6 +14,7 @@ from crabrt.workspace.procfs import read
 _CONNECTED: Final = frozenset({b"01", b"02", b"08"})
 """Established, being so, and closed by the other side alone (include/net/tcp_states.h)."""
 _ESTABLISHED: Final = b"01"
+_EVERYWHERE: Final = frozenset({"0.0.0.0", "[::]"})  # noqa: S104  compared with, not bound to
 _LISTENS: Final = b"0A"
 _UNCONNECTED: Final = b"07"  # a UDP socket that is bound
 _TABLES: Final = ("tcp", "tcp6", "udp", "udp6")
@@ -106,6 +107,27 @@ def held_inodes(pid: int) -> frozenset[int]:
                 if link.startswith("socket:["):
                     found.add(int(link[8:-1]))
     return frozenset(found)
+
+
+def holders(inodes: Collection[int]) -> dict[int, list[int]]:
+    """Who has descriptors of these sockets, by socket; of one that nobody seen has, nothing."""
+    found: dict[int, list[int]] = {}
+    numbers = sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
+    for pid in numbers if inodes else ():
+        for inode in held_inodes(pid).intersection(inodes):
+            found.setdefault(inode, []).append(pid)
+    return found
+
+
+def collide(one: str, other: str) -> bool:
+    """Whether two addresses, as `listening_sockets` tells them, exclude each other."""
+    kind, _, where = one.partition(" ")
+    its_kind, _, its_where = other.partition(" ")
+    if kind != its_kind or kind == "unix":
+        return one == other
+    host, _, port = where.rpartition(":")
+    its_host, _, its_port = its_where.rpartition(":")
+    return port == its_port and (host == its_host or bool({host, its_host} & _EVERYWHERE))
 
 
 def shown(address: bytes) -> str:

@@ -16,6 +16,7 @@ from crabrt.process import subreaper, table
 from crabrt.process.criu import Cause, Criu, NotRevived, find, install, restore
 
 from .counted_runs import Agent
+from .forked_runs import Original
 
 LIMIT_S = 20
 
@@ -164,3 +165,20 @@ def agent(tmp_path, criu):
     made = Agent(tmp_path, criu.program)
     yield made
     made.close()
+
+
+@pytest.fixture
+def original(tmp_path, criu):
+    """A run that forks are made of."""
+    made = Original(tmp_path, criu.program)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def runtime(tmp_path, monkeypatch):
+    """Where the channels of shells are."""
+    directory = tmp_path / "runtime"
+    directory.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
+    return directory / "crabrt"

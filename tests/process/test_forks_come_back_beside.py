@@ -18,25 +18,9 @@ import pytest
 from crabrt.process import table
 from crabrt.process.beside import network, whose
 
-from .forked_runs import Original, ended, succeeded
+from .forked_runs import ended, succeeded
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("criu")]
-
-
-@pytest.fixture
-def original(tmp_path, criu):
-    made = Original(tmp_path, criu.program)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def runtime(tmp_path, monkeypatch):
-    """Where the channels of shells are."""
-    directory = tmp_path / "runtime"
-    directory.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
-    return directory / "crabrt"
 
 
 def test_a_fork_of_a_live_run_is_resumed_with_server_and_shell_and_both_answer_for_themselves(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .forked_runs import Original, ended, succeeded
+from .forked_runs import ended, succeeded
 
 AGENT = Path(__file__).with_name("closing.py")
 
@@ -25,22 +25,6 @@ def ctrl_c():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture
-def original(tmp_path, criu):
-    made = Original(tmp_path, criu.program)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def runtime(tmp_path, monkeypatch):
-    """Where the channels of shells are."""
-    directory = tmp_path / "runtime"
-    directory.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
-    return directory / "crabrt"
 
 
 ISOLATIONS = pytest.mark.parametrize("isolation", ["namespace", "session"])

@@ -19,13 +19,12 @@ import msgspec
 
 from crabrt.core.config import RUN_VARIABLE
 from crabrt.core.processes import LastingProcess, Service, Stream
-from crabrt.core.secrets import redact_text
 from crabrt.process import orphans, sockets, table
 from crabrt.process.family import Identity
+from crabrt.process.obstacles import named
 from crabrt.process.respawning.launching import Launched, NotStarted
 
 _CONNECTS_S: Final = 0.5
-_EVERYWHERE: Final = frozenset({"0.0.0.0", "[::]"})  # noqa: S104  compared with, not bound to
 _PEER: Final = struct.Struct("3i")  # struct ucred: its pid, uid and gid
 _STREAMS: Final = ("input", "output", "error")
 
@@ -96,21 +95,11 @@ def _refuse_taken(listened: Sequence[str], directory: bytes) -> None:
             is_taken, by = _asked(os.path.join(directory, path))
             shown = f"{address} in {os.fsdecode(directory)}"
         else:
-            inode = next((at for at, other in there.items() if _collide(address, other)), None)
-            is_taken, by, shown = inode is not None, _holder(inode or 0), address
+            found = [at for at, other in there.items() if sockets.collide(address, other)]
+            by = next((pids[0] for pids in sockets.holders(found[:1]).values()), 0)
+            is_taken, shown = bool(found), address
         if is_taken:
             raise NotStarted(f"{shown} is taken{_named(by)}; end that, then try again")
-
-
-def _collide(one: str, other: str) -> bool:
-    """Whether two listening addresses exclude each other."""
-    kind, _, where = one.partition(" ")
-    its_kind, _, its_where = other.partition(" ")
-    if kind != its_kind or kind == "unix":
-        return one == other
-    host, _, port = where.rpartition(":")
-    its_host, _, its_port = its_where.rpartition(":")
-    return port == its_port and (host == its_host or bool({host, its_host} & _EVERYWHERE))
 
 
 def _relative(address: str) -> bytes:
@@ -119,17 +108,10 @@ def _relative(address: str) -> bytes:
     return b"" if kind != "unix" or path.startswith(("/", "@")) else os.fsencode(path)
 
 
-def _holder(inode: int) -> int:
-    """Who has a socket; 0: nobody who may be looked at."""
-    numbers = [int(name) for name in os.listdir("/proc") if name.isdecimal()] if inode else []
-    return next((pid for pid in numbers if inode in sockets.held_inodes(pid)), 0)
-
-
 def _named(pid: int) -> str:
     if not pid:
         return ", by a process that may not be looked at"
-    words = b" ".join(table.command(pid)).decode("utf-8", "backslashreplace")
-    return f", by {redact_text(words)[:60]} (pid {pid})"
+    return f", by {named(pid)} (pid {pid})"
 
 
 def _asked(place: bytes) -> tuple[bool, int]:
